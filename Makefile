@@ -1,0 +1,58 @@
+# make demo    see it work          make build   sdist and wheel in dist/
+# make test    the whole suite      make lint    ruff, mypy, stubtest
+# make clean   everything that make made
+#
+# All of them set up .venv first: nothing is needed but Python 3.11 or newer with
+# its headers, a C compiler and make. PYTHON=python3.13 chooses the interpreter,
+# ARGS="-k queue -x" is passed on to pytest, to the demo or to the build.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+bin := $(VENV)/bin
+sources := setup.py $(wildcard src_c/fastsinks/*.pyx src_c/fastsinks/*.pxd src_c/fastsinks/*.h)
+
+.PHONY: demo test lint build clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.built
+	$(bin)/fastsinks demo $(ARGS)
+
+# Once for each implementation of the core; what does not depend on it runs once.
+test: $(VENV)/.built
+	$(bin)/python -m pytest $(ARGS)
+	FASTSINKS_BACKEND=python $(bin)/python -m pytest -m "not once" $(ARGS)
+
+lint: $(VENV)/.built
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/python -m mypy.stubtest fastsinks
+
+build: $(VENV)/.built
+	rm -rf dist
+	$(bin)/python -m build $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venvs build dist fastsinks.egg-info fastsinks/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find fastsinks tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.tools: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "fastsinks needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || \
+	    { echo "Python's venv module is missing (Debian, Ubuntu: python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import os.path, sys, sysconfig as s; \
+	    sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
+	    { echo "Python's C headers are missing (Debian, Ubuntu: python3-dev)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(bin)/python -m pip install --quiet --group dev
+	$(bin)/python -m pip install --quiet --no-build-isolation --editable '.[cli]'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.tools $(sources)
+	$(bin)/python setup.py --quiet build_ext --inplace
+	@touch $@
