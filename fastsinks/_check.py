@@ -1,0 +1,76 @@
+"""What both backends ask of their arguments, so that the rules exist once. A leaf."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+FOREVER = 86400.0 * 365  #: the longest wait in seconds; platforms' clocks overflow beyond
+
+
+def seconds(name: str, value: Any) -> float:
+    """A duration: a finite or infinite number, not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} must not be negative or NaN, got {value!r}")
+    return FOREVER if value >= FOREVER else float(value)
+
+
+def timeout(value: Any) -> float:
+    """A timeout argument in seconds; ``None`` means to wait for ever."""
+    return FOREVER if value is None else seconds("timeout", value)
+
+
+def size(name: str, value: Any, *, least: int = 0) -> int:
+    """A whole number, not smaller than ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return value
+
+
+def destination(value: Any, *, role: str = "a destination") -> Any:
+    """An object with ``write`` and ``close``, checked when sinks are wired, not when events flow."""
+    for method in ("write", "close"):
+        if not callable(getattr(value, method, None)):
+            raise TypeError(f"{role} needs a {method}() method, {type(value).__name__!r} has none")
+    return value
+
+
+def listeners(values: Any, *methods: str) -> tuple[Any, ...]:
+    """A tuple of objects that each have all of ``methods``."""
+    values = tuple(values)
+    for value in values:
+        for method in methods:
+            if not callable(getattr(value, method, None)):
+                raise TypeError(
+                    f"a listener needs a {method}() method, {type(value).__name__!r} has none"
+                )
+    return values
+
+
+def own_write_many(dst: Any, base: type) -> Any:
+    """``dst.write_many`` if ``dst`` takes blocks by itself, else ``None``.
+
+    The base class's loop over ``write`` is no block operation: a failure in its
+    middle could not say which events were committed.
+    """
+    if isinstance(dst, base) and type(dst).write_many is base.write_many:  # type: ignore[attr-defined]
+        return None
+    write_many = getattr(dst, "write_many", None)
+    return write_many if callable(write_many) else None
+
+
+def close(dst: Any, left: float) -> None:
+    """Close a destination, within ``left`` seconds where its ``close`` takes a timeout."""
+    try:
+        takes_timeout = "timeout" in inspect.signature(dst.close).parameters
+    except (TypeError, ValueError):  # built in, without a signature
+        takes_timeout = False
+    if takes_timeout and left < FOREVER:
+        dst.close(timeout=left)
+    else:
+        dst.close()

@@ -1,0 +1,1414 @@
+"""The core in pure Python: oracle of the tests, fallback, baseline of the benchmarks.
+
+It tells the story of the compiled core (``src_c/fastsinks``) with ``threading``
+alone. Each object has one condition, named ``_cond``; the fields that it guards
+are those set below it in ``__init__``. Its lock is re-entrant because a garbage
+collection under it may run a finaliser that calls back. User code (sinks,
+listeners, matchers, strategies, log handlers) is called with no lock held.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import random
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from threading import get_ident
+from time import monotonic
+from typing import Any, NamedTuple
+
+from . import _check
+from ._aio import ChannelEvents
+from ._check import FOREVER
+from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
+from ._log import Burst, describe_error, logger
+
+GRACE = 0.05  #: seconds for a destination that was closed at a deadline to let go of its event
+TICK = 0.001  #: seconds without progress after which running workers count as blocked
+TURN = 0.0005  #: seconds that one queue may keep a worker while others are ready
+
+_forkable: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Make locks, workers and backlogs anew: what was accepted before is the parent's to deliver."""
+    for thing in list(_forkable):
+        thing._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _notify_listeners(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
+    for listener in listeners:
+        try:
+            getattr(listener, method)(*args)
+        except Exception as error:
+            logger.error("a listener's %s() raised %s", method, describe_error(error))
+
+
+def _bury(dead_letter: Any, events: Iterable[Any]) -> None:
+    """Hand dropped events to the dead letter, which may fail without consequences but a log line."""
+    if dead_letter is None:
+        return
+    for event in events:
+        try:
+            dead_letter.write(event)
+        except Exception as error:
+            logger.error("the dead letter refused an event: %s", describe_error(error))
+
+
+# ------------------------------------------------------------------------------ sinks
+
+
+class Sink:
+    """A destination of events, and the base class of fastsinks' own. Subclassing it is optional."""
+
+    _closed = False
+
+    def write(self, event: Any) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not implement write()")
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        for event in events:
+            self.write(event)
+
+    def close(self, timeout: float | None = None) -> None:
+        _check.timeout(timeout)
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class NullSink(Sink):
+    """Accepts everything and keeps nothing but ``count``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    def write(self, event: Any) -> None:
+        self.write_many((event,))
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        if self._closed:
+            raise SinkClosedError
+        n = len(events) if isinstance(events, (list, tuple)) else sum(1 for _ in events)
+        with self._lock:
+            self._count += n
+
+
+class _Wrapper(Sink):
+    """Closes its inner sink exactly once, and lets every other closer wait for that."""
+
+    def __init__(self, dst: Any) -> None:
+        self._dst = _check.destination(dst)
+        self._cond = threading.Condition()
+        self._closer: int | None = None  # ident of the thread that closes dst
+        self._finished = False  # dst is closed
+        _forkable.add(self)
+
+    def _after_fork(self) -> None:
+        self._cond = threading.Condition()
+        if not self._finished:
+            self._closer = None
+
+    def close(self, timeout: float | None = None) -> None:
+        deadline = monotonic() + _check.timeout(timeout)
+        with self._cond:
+            self._closed = True
+            self._cond.notify_all()
+            if self._closer == get_ident():  # dst's close() calls back
+                return
+            while self._closer is not None and not self._finished:
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise CloseTimeoutError(f"{type(self).__name__} is still being closed")
+                self._cond.wait(left)
+            if self._finished:
+                return
+            self._closer = get_ident()
+        try:
+            _check.close(self._dst, deadline - monotonic() if timeout is not None else FOREVER)
+        finally:
+            with self._cond:
+                self._finished = True
+                self._cond.notify_all()
+
+
+class Filter(_Wrapper):
+    """Hands on the events that ``matcher`` accepts: a callable, or an object with ``match(event)``."""
+
+    def __init__(self, dst: Any, matcher: Any) -> None:
+        super().__init__(dst)
+        match = getattr(matcher, "match", matcher)
+        if not callable(match):
+            raise TypeError(f"a matcher is callable or has match(event), unlike {matcher!r}")
+        self._match = match
+
+    def write(self, event: Any) -> None:
+        if self._closed:
+            raise SinkClosedError
+        if self._match(event):
+            self._dst.write(event)
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        if self._closed:
+            raise SinkClosedError
+        accepted = [event for event in events if self._match(event)]
+        if not accepted:
+            return
+        write_many = getattr(self._dst, "write_many", None)
+        if write_many is not None:
+            write_many(accepted)
+        else:
+            for event in accepted:
+                self._dst.write(event)
+
+
+class ignore:
+    """The matcher that refuses registry events by ``target.mediaType`` and by ``action``.
+
+    Works on :class:`fastsinks.events.Event` and on plain dicts; an event without
+    these fields is accepted.
+    """
+
+    def __init__(self, media_types: Iterable[str] = (), actions: Iterable[str] = ()) -> None:
+        for name, value in (("media_types", media_types), ("actions", actions)):
+            if isinstance(value, (str, bytes)):
+                raise TypeError(f"{name} must be an iterable of strings, not the string {value!r}")
+        self.media_types = frozenset(media_types)
+        self.actions = frozenset(actions)
+
+    def match(self, event: Any) -> bool:
+        if self.actions and _field(event, "action", "action") in self.actions:
+            return False
+        if not self.media_types:
+            return True
+        target = _field(event, "target", "target")
+        return _field(target, "media_type", "mediaType") not in self.media_types
+
+    __call__ = match
+
+
+def _field(thing: Any, attribute: str, key: str) -> Any:
+    value = thing.get(key) if isinstance(thing, Mapping) else getattr(thing, attribute, None)
+    return value if isinstance(value, str) or attribute == "target" else None
+
+
+class Broadcaster(Sink):
+    """Hands every event to every sink; all sinks see the same events in the same order.
+
+    ``write`` may be called by any thread. Writers take turns: one that finds another
+    writing waits for it, unless it is called from inside that very write, by one of
+    the sinks; such an event follows the current one. The list of sinks is an
+    immutable snapshot, so ``add`` and ``remove`` never wait.
+    """
+
+    def __init__(self, *sinks: Any) -> None:
+        self._cond = threading.Condition()
+        self._sinks: tuple[Any, ...] = ()
+        self._owner: int | None = None  # ident of the thread whose turn it is
+        self._deferred: deque[tuple[Any, ...] | None] = deque()  # from inside it; None: close
+        self._finished = False
+        self._dropped = 0
+        self._trouble: dict[int, Burst] = {}
+        _forkable.add(self)
+        for sink in sinks:
+            self.add(sink)
+
+    def _after_fork(self) -> None:
+        self._cond = threading.Condition()
+        if self._owner != get_ident():
+            self._owner = None
+            self._deferred.clear()
+
+    @property
+    def sinks(self) -> tuple[Any, ...]:
+        return self._sinks
+
+    @property
+    def dropped(self) -> int:
+        """How many events a sink has refused, over all sinks."""
+        return self._dropped
+
+    def add(self, sink: Any) -> None:
+        _check.destination(sink)
+        with self._cond:
+            if self._closed:
+                raise SinkClosedError
+            if not any(known is sink for known in self._sinks):
+                self._sinks = (*self._sinks, sink)
+
+    def remove(self, sink: Any) -> None:
+        with self._cond:
+            self._sinks = tuple(known for known in self._sinks if known is not sink)
+            self._trouble.pop(id(sink), None)
+
+    def write(self, event: Any) -> None:
+        self._send((event,))
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        events = tuple(events)
+        if events:
+            self._send(events)
+
+    def close(self, timeout: float | None = None) -> None:
+        deadline = monotonic() + _check.timeout(timeout)
+        with self._cond:
+            if self._owner == get_ident():
+                self._closed = True
+                self._deferred.append(None)
+                return
+            self._take_turn(deadline)
+            self._closed = True
+        try:
+            self._close_all(deadline if timeout is not None else FOREVER)
+        finally:
+            self._end_turn()
+
+    def _take_turn(self, deadline: float = FOREVER) -> None:
+        while self._owner is not None:
+            left = deadline - monotonic()
+            if left <= 0:
+                self._closed = True
+                raise CloseTimeoutError("a sink of the broadcaster is still writing")
+            self._cond.wait(min(left, FOREVER))
+        self._owner = get_ident()
+
+    def _end_turn(self) -> None:
+        with self._cond:
+            self._owner = None
+            self._cond.notify_all()
+
+    def _send(self, events: tuple[Any, ...]) -> None:
+        with self._cond:
+            if self._closed:
+                raise SinkClosedError
+            if self._owner == get_ident():
+                self._deferred.append(events)
+                return
+            self._take_turn(monotonic() + FOREVER)
+            if self._closed:
+                self._owner = None
+                self._cond.notify_all()
+                raise SinkClosedError
+        fatal = None
+        try:
+            fatal = self._fan_out(events)
+            while self._deferred:
+                more = self._deferred.popleft()
+                if more is None:
+                    self._close_all(FOREVER)
+                else:
+                    fatal = self._fan_out(more) or fatal
+        finally:
+            self._end_turn()
+        if fatal is not None:
+            raise fatal
+
+    def _fan_out(self, events: tuple[Any, ...]) -> BaseException | None:
+        """Serve every sink of the snapshot, whatever one raises."""
+        fatal: BaseException | None = None
+        for sink in self._sinks:
+            try:
+                if len(events) == 1:
+                    sink.write(events[0])
+                else:
+                    write_many = getattr(sink, "write_many", None)
+                    if write_many is not None:
+                        write_many(events)
+                    else:
+                        for event in events:
+                            sink.write(event)
+            except SinkClosedError:
+                self.remove(sink)
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    fatal = error
+                with self._cond:
+                    self._dropped += len(events)
+                    trouble = self._trouble.setdefault(
+                        id(sink), Burst(f"broadcaster: {type(sink).__name__} refused an event")
+                    )
+                trouble.happened(events[0], describe_error(error), len(events))
+            else:
+                if self._trouble and id(sink) in self._trouble:
+                    self._trouble[id(sink)].over()
+        return fatal
+
+    def _close_all(self, deadline: float) -> None:
+        with self._cond:
+            if self._finished:
+                return
+            self._finished = True
+        late: list[CloseTimeoutError] = []
+        fatal: BaseException | None = None
+        for sink in self._sinks:
+            try:
+                left = FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
+                _check.close(sink, left)
+            except CloseTimeoutError as error:
+                late.append(error)
+            except Exception as error:
+                logger.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
+            except BaseException as error:
+                fatal = error
+        if fatal is not None:
+            raise fatal
+        if late:
+            raise CloseTimeoutError(
+                f"{len(late)} of {len(self._sinks)} sinks did not close in time",
+                [event for error in late for event in error.undelivered],
+            )
+
+
+class Channel(Sink):
+    """A sink that one listens to, with ``get`` or by iterating, also asynchronously.
+
+    ``write`` blocks while ``buffer`` events wait; with ``buffer=0`` it is a rendezvous
+    and returns when a reader took the event. Any number of writers and readers.
+    """
+
+    def __init__(self, buffer: int = 0) -> None:
+        self._buffer = _check.size("buffer", buffer)
+        self._cond = threading.Condition()
+        self._items: deque[list[Any]] = deque()  # [event, taken]
+        self._watchers: list[Callable[[], None]] = []
+        _forkable.add(self)
+
+    def _after_fork(self) -> None:
+        self._cond = threading.Condition()
+        self._watchers = []
+        if self._buffer == 0:
+            self._items.clear()  # their writers live in the parent
+
+    def __len__(self) -> int:
+        return len(self._items) if self._buffer else 0
+
+    def write(self, event: Any) -> None:
+        item = [event, False]
+        with self._cond:
+            while self._buffer and len(self._items) >= self._buffer and not self._closed:
+                self._cond.wait()
+            if self._closed:
+                raise SinkClosedError
+            self._items.append(item)
+            self._changed()
+            if self._buffer:
+                return
+            try:
+                while not item[1] and not self._closed:
+                    self._cond.wait()
+            finally:
+                if not item[1]:  # closed or interrupted: the event was never committed
+                    self._items = deque(kept for kept in self._items if kept is not item)
+            if not item[1]:
+                raise SinkClosedError
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next event. Raises TimeoutError, or SinkClosedError once closed and drained."""
+        deadline = monotonic() + _check.timeout(timeout)
+        with self._cond:
+            while not self._items:
+                if self._closed:
+                    raise SinkClosedError
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"no event within {timeout} seconds")
+                self._cond.wait(left)
+            item = self._items.popleft()
+            item[1] = True
+            self._cond.notify_all()
+            return item[0]
+
+    def close(self, timeout: float | None = None) -> None:
+        _check.timeout(timeout)
+        with self._cond:
+            self._closed = True
+            if self._buffer == 0:
+                self._items.clear()
+            self._changed()
+
+    def done(self, timeout: float | None = None) -> bool:
+        """Wait until the channel is closed; false if it was not within ``timeout`` seconds."""
+        left = _check.timeout(timeout)
+        with self._cond:
+            return self._cond.wait_for(lambda: self._closed, left)
+
+    def _changed(self) -> None:
+        self._cond.notify_all()
+        for watcher in self._watchers:  # of _aio alone: they only ring a loop's bell
+            watcher()
+
+    def _watch(self, watcher: Callable[[], None]) -> None:
+        with self._cond:
+            self._watchers.append(watcher)
+
+    def _unwatch(self, watcher: Callable[[], None]) -> None:
+        with self._cond:
+            self._watchers.remove(watcher)
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            try:
+                event = self.get()
+            except SinkClosedError:
+                return
+            yield event
+
+    def __aiter__(self) -> ChannelEvents:
+        return ChannelEvents(self)
+
+
+# ------------------------------------------------------------------------- dispatcher
+
+
+class Dispatcher:
+    """Runs queues, many on few threads.
+
+    A queue is idle, ready, running or on a timer. At most ``_limit`` workers run at
+    once, normally one, since they share the GIL; another stands by. If queues are
+    ready and nothing was delivered for a tick, the running workers are blocked in
+    user code: they lose their turn and others take over, twice as many at each tick.
+    Workers that find nothing to do for ``idle_timeout`` seconds go away.
+    """
+
+    def __init__(
+        self, *, max_workers: int = 1024, idle_timeout: float = 30.0, name: str = "fastsinks"
+    ) -> None:
+        self.max_workers = _check.size("max_workers", max_workers, least=1)
+        self.idle_timeout = _check.seconds("idle_timeout", idle_timeout)
+        self.name = str(name)
+        self._reset()
+        _forkable.add(self)
+
+    def _reset(self) -> None:
+        lock = threading.RLock()
+        self._cond = threading.Condition(lock)  # standing workers and closers wait here
+        self._watch = threading.Condition(lock)  # the one that keeps the time waits here
+        self._ready: deque[Any] = deque()
+        self._timers: list[tuple[float, int, Any]] = []  # (when, ticket, strand)
+        self._tickets = 0
+        self._workers = 0  # alive or being started
+        self._standing = 0  # parked, waiting for a call
+        self._watching = False  # one more is parked: it keeps the time
+        self._ticking = False  # ... and is looking for blocked workers
+        self._called = False  # a worker has been called and has not yet come
+        self._running = 0  # workers that have a turn
+        self._limit = 1
+        self._epoch = 0  # counts the times that running workers lost their turn
+        self._progress = 0
+        self._busy = 0  # queues ready, running or on a timer
+        self._open = 0  # queues that are not closed
+        self._stopped = False
+
+    _after_fork = _reset
+
+    # -- for queues; each is called with that queue's lock held, or none
+
+    def _schedule(self, strand: Any) -> None:
+        """Make an idle queue ready."""
+        with self._cond:
+            self._busy += 1
+            self._ready.append(strand)
+            self._call()
+
+    def _schedule_at(self, when: float, strand: Any) -> None:
+        """Put the running queue on a timer."""
+        with self._cond:
+            self._tickets += 1
+            strand._ticket = self._tickets
+            heapq.heappush(self._timers, (when, strand._ticket, strand))
+            if self._timers[0][2] is strand:
+                self._watch.notify()
+
+    def _expedite(self, strand: Any) -> None:
+        """Make a queue that is on a timer ready at once; else do nothing."""
+        with self._cond:
+            if strand._ticket:
+                strand._ticket = 0
+                self._ready.append(strand)
+                self._call()
+
+    # -- workers
+
+    def _call(self) -> None:
+        """A queue has become ready: see to it that some worker will notice."""
+        if self._called:
+            return
+        if self._running < self._limit:
+            self._called = True
+            if self._standing:
+                self._cond.notify()
+            elif self._watching:
+                self._watch.notify()
+            else:
+                self._start()
+        elif self._watching and not self._ticking:
+            self._watch.notify()
+
+    def _start(self) -> None:
+        if self._workers >= self.max_workers:
+            self._called = False
+            return
+        self._workers += 1
+        try:
+            threading.Thread(target=self._work, name=f"{self.name}-worker", daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter is shutting down
+            self._workers -= 1
+            self._called = False
+
+    def _work(self) -> None:
+        with self._cond:
+            try:
+                while self._take_turn():
+                    epoch = self._epoch
+                    while epoch == self._epoch and self._running <= self._limit and self._ready:
+                        strand = self._ready.popleft()
+                        if not self._watching and not self._standing:
+                            self._start()  # somebody has to stand by
+                        elif self._ready and not self._ticking:
+                            self._watch.notify()
+                        self._cond.release()
+                        try:
+                            outcome = strand._run()
+                        finally:
+                            self._cond.acquire()
+                        self._settle(strand, outcome)
+                        del strand
+                    if epoch == self._epoch:
+                        self._running -= 1
+            finally:
+                self._workers -= 1
+                self._cond.notify_all()
+
+    def _settle(self, strand: Any, outcome: str) -> None:
+        self._progress += 1
+        if outcome == "more":
+            self._ready.append(strand)
+        elif outcome == "idle":
+            self._busy -= 1
+            if not self._busy:
+                self._limit = 1
+                self._cond.notify_all()
+
+    def _help(self) -> None:
+        """Run a queue on the calling thread, if no worker is left and none can be started.
+
+        For threads that wait for a queue: at the interpreter's exit no thread starts.
+        """
+        with self._cond:
+            if self._workers:
+                return
+            self._promote(monotonic())
+            if not self._ready:
+                return
+            strand = self._ready.popleft()
+        outcome = strand._run()
+        with self._cond:
+            self._settle(strand, outcome)
+
+    def _promote(self, now: float) -> None:
+        """Make the queues ready whose time has come; forget timers that were cut short."""
+        while self._timers and (self._timers[0][0] <= now or not self._timers[0][2]._ticket):
+            _, ticket, strand = heapq.heappop(self._timers)
+            if strand._ticket == ticket:
+                strand._ticket = 0
+                self._ready.append(strand)
+
+    def _take_turn(self) -> bool:
+        """Park until there is a turn to take (true) or nothing to do here (false)."""
+        leave_at = monotonic() + self.idle_timeout
+        watching = False
+        seen, tick_at = -1, FOREVER
+        try:
+            while not self._stopped:
+                now = monotonic()
+                self._promote(now)
+                if self._ready and self._running >= self._limit and now >= tick_at:
+                    if seen == self._progress:  # a whole tick, and nothing moved: they are blocked
+                        self._epoch += 1
+                        self._running = 0
+                        self._limit *= 2
+                    else:
+                        self._limit = 1
+                if self._ready and self._running < self._limit:
+                    self._running += 1
+                    self._called = False
+                    if watching:
+                        self._watching = self._ticking = watching = False
+                    if len(self._ready) > 1:
+                        self._call()
+                    return True
+                if not self._watching:
+                    self._watching = watching = True
+                if watching:
+                    until = self._timers[0][0] if self._timers else leave_at
+                    self._ticking = bool(self._ready)
+                    if self._ticking and (tick_at <= now or tick_at == FOREVER):
+                        seen, tick_at = self._progress, now + TICK
+                    elif not self._ticking:
+                        tick_at = FOREVER
+                    until = min(until, tick_at)
+                    if until == leave_at and until <= now:
+                        if not self._running and not self._standing:
+                            return False
+                        leave_at = until = now + self.idle_timeout
+                    self._watch.wait(max(0.0, until - now))
+                else:
+                    if leave_at <= now or (not self._open and not self._busy):
+                        return False
+                    self._standing += 1
+                    try:
+                        self._cond.wait(leave_at - now)
+                    finally:
+                        self._standing -= 1
+            return False
+        finally:
+            if watching:
+                self._watching = self._ticking = False
+                self._cond.notify()  # somebody else keeps the time
+
+    def close(self, timeout: float | None = None) -> None:
+        """Let the queues deliver what is pending, then stop the workers; idempotent.
+
+        Blocks for up to ``timeout`` seconds and then raises CloseTimeoutError. A queue
+        whose dispatcher is closed refuses events with SinkClosedError.
+        """
+        deadline = monotonic() + _check.timeout(timeout)
+        with self._cond:
+            while self._busy and not self._stopped:
+                left = deadline - monotonic()
+                if left <= 0:
+                    break
+                if not self._workers:
+                    self._start()
+                if self._workers:
+                    self._cond.wait(left)
+                else:
+                    self._help()
+            late = self._busy
+            self._stopped = True
+            self._cond.notify_all()
+            self._watch.notify_all()
+        if late:
+            raise CloseTimeoutError(f"{late} queues still had events pending")
+
+
+_default: Dispatcher | None = None
+
+
+def _default_dispatcher() -> Dispatcher:
+    """The one that the process's queues share, unless they are given another."""
+    global _default
+    if _default is None:
+        _default = Dispatcher()
+    return _default
+
+
+# ------------------------------------------------------------------------------ queue
+
+
+class QueueStats(NamedTuple):
+    """``accepted == delivered + dropped + pending``, always."""
+
+    accepted: int
+    delivered: int
+    dropped: int
+    pending: int
+
+
+class Queue(Sink):
+    """Makes delivery asynchronous: ``write`` appends and returns, a worker calls ``dst``.
+
+    Any thread may call anything. Events reach ``dst`` in the order in which they were
+    accepted, one call at a time.
+    """
+
+    def __init__(
+        self,
+        dst: Any,
+        *,
+        maxsize: int = 0,
+        when_full: str = "block",
+        batch_size: int = 1,
+        linger: float = 0.0,
+        listeners: Iterable[Any] = (),
+        dead_letter: Any = None,
+        dispatcher: Dispatcher | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._dst = _check.destination(dst)
+        self.maxsize = _check.size("maxsize", maxsize)
+        if when_full not in ("block", "raise", "drop_newest", "drop_oldest"):
+            raise ValueError(
+                "when_full must be 'block', 'raise', 'drop_newest' or 'drop_oldest', "
+                f"not {when_full!r}"
+            )
+        self._when_full = when_full
+        self._batch_size = _check.size("batch_size", batch_size, least=1)
+        self._linger = _check.seconds("linger", linger)
+        self._listeners = _check.listeners(listeners, "ingress", "egress")
+        if dead_letter is not None:
+            _check.destination(dead_letter, role="a dead letter")
+        self._dead_letter = dead_letter
+        if dispatcher is not None and not isinstance(dispatcher, Dispatcher):
+            raise TypeError(f"dispatcher must be a Dispatcher, not {dispatcher!r}")
+        self._dispatcher = dispatcher or _default_dispatcher()
+        self.name = name or f"queue to {type(dst).__name__}"
+        self._write_many = _check.own_write_many(dst, Sink) if batch_size > 1 else None
+        self._retrying = (
+            dst if type(dst) is RetryingSink else None
+        )  # waits on a timer, not a worker
+        self._trouble = Burst(f"{self.name}: dropped an event")
+        self._finisher: Any = None
+        self._cond = threading.Condition()
+        self._accepted = self._delivered = self._dropped = 0
+        self._waiting: deque[Any] = deque()
+        self._appended = 0  # events that ever entered _waiting
+        self._block: list[Any] = []  # being delivered, or between two attempts
+        self._attempt: _Attempt | None = None  # how far the retrying sink got with _block
+        self._linger_until = 0.0
+        self._hurry = 0  # _appended at the last flush: no lingering below
+        self._scheduled = False  # ready, running or on a timer
+        self._ticket = 0  # the dispatcher's: not zero while on a timer
+        self._runner: int | None = None  # ident of the thread that delivers
+        self._abandoned = False  # a closer's deadline has passed
+        self._left: list[Any] = []  # what the abandoned delivery gave back
+        self._dst_closing = False
+        self._finished = False
+        self._close_error: BaseException | None = None
+        self._close_by = FOREVER  # the earliest deadline of all closers
+        self._dispatcher._open += 1
+        _forkable.add(self)
+
+    def _after_fork(self) -> None:
+        self._cond = threading.Condition()
+        self._accepted = self._delivered + self._dropped
+        self._waiting.clear()
+        self._block, self._attempt, self._left = [], None, []
+        self._scheduled, self._ticket, self._runner = False, 0, None
+        if not self._finished:
+            self._dst_closing = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} pending={len(self)}>"
+
+    def __len__(self) -> int:
+        return self._accepted - self._delivered - self._dropped
+
+    def stats(self) -> QueueStats:
+        with self._cond:
+            return QueueStats(self._accepted, self._delivered, self._dropped, len(self))
+
+    # -- accepting
+
+    def write(self, event: Any) -> None:
+        self._accept((event,))
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        events = tuple(events)
+        if self.maxsize and len(events) > self.maxsize:
+            raise ValueError(f"a block of {len(events)} events exceeds maxsize={self.maxsize}")
+        if events:
+            self._accept(events)
+
+    def _accept(self, events: tuple[Any, ...]) -> None:
+        n = len(events)
+        with self._cond:
+            lost = self._make_room(events)
+            self._accepted += n  # holds the place while ingress runs, without the lock
+            self._dropped += len(lost)
+            if not self._listeners and lost is not events:
+                self._append(events)
+        try:
+            if self._listeners:
+                self._announce(events, lost is not events)
+        finally:
+            if lost:
+                self._report(lost, "the queue is full")
+
+    def _make_room(self, events: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Wait or discard until ``events`` fit; return the discarded, which may be ``events``."""
+        while True:
+            if self._closed or self._dispatcher._stopped:
+                raise SinkClosedError(f"{self.name} or its dispatcher is closed")
+            over = len(self) + len(events) - self.maxsize
+            if not self.maxsize or over <= 0:
+                return ()
+            if self._when_full == "block":
+                self._cond.wait()
+            elif self._when_full == "raise":
+                raise QueueFullError(f"{self.name} holds {len(self)} of {self.maxsize} events")
+            elif self._when_full == "drop_oldest" and len(self._waiting) >= over:
+                return tuple(self._waiting.popleft() for _ in range(over))
+            else:
+                return events
+
+    def _announce(self, events: tuple[Any, ...], append: bool) -> None:
+        try:
+            for event in events:
+                _notify_listeners(self._listeners, "ingress", event)
+            if append:
+                with self._cond:
+                    if self._abandoned:
+                        raise SinkClosedError(f"{self.name} was closed meanwhile")
+                    self._append(events)
+        except BaseException:
+            if append:
+                with self._cond:
+                    self._accepted -= len(events)
+                    self._cond.notify_all()
+            raise
+
+    def _append(self, events: tuple[Any, ...]) -> None:
+        self._waiting.extend(events)
+        self._appended += len(events)
+        if not self._scheduled:
+            self._scheduled = True
+            self._dispatcher._schedule(self)
+        elif self._attempt is None and len(self._waiting) >= self._batch_size:
+            self._dispatcher._expedite(self)  # if it lingers, then for just this
+
+    def _report(self, lost: Iterable[Any], reason: str) -> None:
+        """What a drop owes beside the count: a log line, the dead letter, the listeners."""
+        lost = list(lost)
+        self._trouble.happened(lost[0], reason, len(lost))
+        _bury(self._dead_letter, lost)
+        for event in lost:
+            _notify_listeners(self._listeners, "egress", event)
+
+    # -- delivering; only the worker that runs this queue gets here, one at a time
+
+    def _run(self) -> str:
+        """One turn: "more" to do, "timer" when the queue waits for one, or "idle"."""
+        self._runner = get_ident()
+        end = monotonic() + TURN
+        while True:
+            with self._cond:
+                outcome = self._take()
+                if outcome:
+                    self._runner = None
+                    return outcome
+                block, attempt = self._block, self._attempt
+            if not block:  # closing, and nothing is pending
+                self._close_dst()
+                continue
+            wait = self._deliver(block, attempt)
+            self._dispatcher._progress += 1
+            with self._cond:
+                if wait and not self._abandoned:
+                    self._dispatcher._schedule_at(monotonic() + wait, self)
+                    self._runner = None
+                    return "timer"
+                if self._waiting and monotonic() >= end:
+                    self._runner = None
+                    return "more"
+
+    def _take(self) -> str:
+        """Put the next events into ``_block``; or say why there are none to deliver."""
+        if self._block:
+            return ""
+        if not self._waiting:
+            if self._closed and not len(self) and not self._dst_closing:
+                self._dst_closing = True
+                return ""
+            self._scheduled = False
+            return "idle"
+        n = 1
+        if self._write_many is not None:
+            n = min(self._batch_size, len(self._waiting))
+            first = self._appended - len(self._waiting)
+            if self._linger and n < self._batch_size and not self._closed and first >= self._hurry:
+                now = monotonic()
+                self._linger_until = self._linger_until or now + self._linger
+                if now < self._linger_until:
+                    self._dispatcher._schedule_at(self._linger_until, self)
+                    return "timer"
+        self._linger_until = 0.0
+        self._block = [self._waiting.popleft() for _ in range(n)]
+        if self._retrying is not None:
+            self._attempt = _Attempt(self._block)
+        return ""
+
+    def _deliver(self, block: list[Any], attempt: _Attempt | None) -> float:
+        """Call ``dst`` once and account for the outcome; seconds to wait if not yet finished."""
+        try:
+            if attempt is not None:
+                wait = self._retrying._step(attempt)  # type: ignore[union-attr]
+                if wait is not None:
+                    return wait
+            elif self._write_many is not None:
+                self._write_many(block)
+            else:
+                self._dst.write(block[0])
+        except BaseException as error:
+            self._finish(block, attempt.done if attempt else 0, error)
+        else:
+            self._finish(block, len(block), None)
+        return 0.0
+
+    def _finish(self, block: list[Any], delivered: int, error: BaseException | None) -> None:
+        lost = block[delivered:]
+        with self._cond:
+            if self._block is not block:
+                return  # a closer gave up on this block and has accounted for it
+            self._block, self._attempt = [], None
+            self._delivered += delivered
+            if self._abandoned:
+                self._left, lost = lost, []
+            self._dropped += len(lost)
+            self._cond.notify_all()
+        if lost:
+            self._report(lost, describe_error(error) if error else "")
+        else:
+            self._trouble.over()
+        for event in block[:delivered] if self._listeners else ():
+            _notify_listeners(self._listeners, "egress", event)
+
+    # -- waiting and closing
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was accepted before the call has finished; false if it has not.
+
+        Returns false at once when called from inside this queue's own delivery.
+        """
+        deadline = monotonic() + _check.timeout(timeout)
+        with self._cond:
+            goal = self._hurry = self._appended
+            if self._attempt is None:
+                self._dispatcher._expedite(self)
+            return self._wait(lambda: self._finished_up_to() >= goal, deadline)
+
+    def _finished_up_to(self) -> int:
+        return self._appended - len(self._waiting) - len(self._block)
+
+    def _wait(self, predicate: Callable[[], bool], deadline: float) -> bool:
+        while not predicate():
+            left = deadline - monotonic()
+            if left <= 0 or self._runner == get_ident():
+                return False
+            if not self._dispatcher._workers:
+                self._cond.release()
+                try:
+                    self._dispatcher._help()
+                finally:
+                    self._cond.acquire()
+                left = min(left, TICK)
+            self._cond.wait(left)
+        return True
+
+    def close(self, timeout: float | None = None) -> None:
+        deadline = monotonic() + _check.timeout(timeout)
+        with self._cond:
+            if not self._closed:
+                self._closed = True
+                self._dispatcher._open -= 1
+            if timeout is not None:
+                self._close_by = min(self._close_by, deadline)
+            self._cond.notify_all()
+            if not self._scheduled and not self._dst_closing:
+                self._scheduled = True
+                self._dispatcher._schedule(self)
+            elif self._attempt is None:
+                self._dispatcher._expedite(self)
+            if self._runner == get_ident():
+                return  # called from inside the delivery: it goes on, and then closes dst
+            if not self._wait(lambda: self._finished, deadline):
+                if self._abandoned:  # by another closer, which says so
+                    self._wait(lambda: self._finished, monotonic() + 2 * GRACE)
+                    return
+                self._abandoned = True
+            error, self._close_error = self._close_error, None
+        if not self._finished:
+            self._abandon()
+        elif error is not None:
+            raise error
+
+    def _close_dst(self) -> None:
+        """Close ``dst``: on the worker after the last event, else on a thread of its own."""
+        try:
+            left = self._close_by - monotonic() if self._close_by < FOREVER else FOREVER
+            _check.close(self._dst, max(0.0, left))
+        except BaseException as error:
+            self._close_error = error
+            if self._abandoned:
+                logger.error("%s: close() raised %s", self.name, describe_error(error))
+        with self._cond:
+            self._finished = True
+            self._cond.notify_all()
+
+    def _abandon(self) -> None:
+        """The deadline has passed: close ``dst`` at once and give back what is left."""
+        with self._cond:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            mine = not self._dst_closing
+            self._dst_closing = True
+        if mine:
+            try:
+                threading.Thread(target=self._close_dst, daemon=True).start()
+            except RuntimeError:  # the interpreter is shutting down
+                self._close_dst()
+        with self._cond:
+            if self._attempt is not None:
+                self._dispatcher._expedite(self)  # its next step finds the sink closed
+            self._wait(lambda: self._finished and not self._block, monotonic() + GRACE)
+            left = self._left + self._block[self._attempt.done if self._attempt else 0 :] + waiting
+            self._delivered += len(self._block) and (self._attempt.done if self._attempt else 0)
+            self._dropped += len(left)
+            self._block, self._attempt, self._left = [], None, []
+            self._finished = True
+            self._cond.notify_all()
+        if left:
+            self._report(left, "closed before it was delivered")
+        raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
+
+
+# ---------------------------------------------------------------------------- retries
+
+
+class RetryStrategy:
+    """Decides when to attempt a write and whether to give up. Subclass it; be thread-safe."""
+
+    def proceed(self, event: Any) -> float:
+        """Seconds to wait before the attempt; asked once, the wait is not followed by another."""
+        return 0.0
+
+    def failure(self, event: Any, error: BaseException) -> bool:
+        """An attempt failed. True drops the event."""
+        return False
+
+    def success(self, event: Any) -> None:
+        """An attempt succeeded."""
+
+
+class _Bounded(RetryStrategy):
+    """Counts consecutive failures, of all events, and gives up on an event by its own count."""
+
+    def __init__(self, max_attempts: int | None, max_elapsed: float | None) -> None:
+        if max_attempts is not None:
+            _check.size("max_attempts", max_attempts, least=1)
+        if max_elapsed is not None:
+            _check.seconds("max_elapsed", max_elapsed)
+        self.max_attempts = max_attempts
+        self.max_elapsed = max_elapsed
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._last = 0.0
+        self._events: dict[int, list[Any]] = {}  # id -> [event, attempts, first failure]
+
+    def failure(self, event: Any, error: BaseException) -> bool:
+        self._failed()
+        if self.max_attempts is None and self.max_elapsed is None:
+            return False
+        with self._lock:
+            entry = self._events.setdefault(id(event), [event, 0, self._last])
+            entry[1] += 1
+            drop = self._gives_up(entry[1], entry[2])
+            if drop:
+                del self._events[id(event)]
+        return drop
+
+    def success(self, event: Any) -> None:
+        with self._lock:
+            self._failures = 0
+            entry = self._events.pop(id(event), None)
+        del entry  # its event may have a finaliser: outside the lock
+
+    def _failed(self) -> None:
+        now = monotonic()
+        with self._lock:
+            self._failures += 1
+            self._last = now
+
+    def _gives_up(self, attempts: int, since: float) -> bool:
+        return (self.max_attempts is not None and attempts >= self.max_attempts) or (
+            self.max_elapsed is not None and monotonic() - since >= self.max_elapsed
+        )
+
+
+class Breaker(_Bounded):
+    """No wait below ``threshold`` consecutive failures, then ``backoff`` seconds since the last."""
+
+    def __init__(
+        self,
+        threshold: int,
+        backoff: float,
+        *,
+        max_attempts: int | None = None,
+        max_elapsed: float | None = None,
+    ) -> None:
+        super().__init__(max_attempts, max_elapsed)
+        self.threshold = _check.size("threshold", threshold)
+        self.backoff = _check.seconds("backoff", backoff)
+
+    def proceed(self, event: Any) -> float:
+        with self._lock:
+            if not self._failures or self._failures < self.threshold:
+                return 0.0
+            return max(0.0, self._last + self.backoff - monotonic())
+
+
+class ExponentialBackoff(_Bounded):
+    """After n failures in a row a uniform draw from ``[0, min(max, base + factor * 2**(n-1)))``."""
+
+    def __init__(
+        self,
+        base: float = 1.0,
+        factor: float = 1.0,
+        max: float = 20.0,
+        *,
+        max_attempts: int | None = None,
+        max_elapsed: float | None = None,
+    ) -> None:
+        super().__init__(max_attempts, max_elapsed)
+        self.base = _check.seconds("base", base)
+        self.factor = _check.seconds("factor", factor)
+        self.max = _check.seconds("max", max)
+
+    def proceed(self, event: Any) -> float:
+        n = self._failures
+        if not n:
+            return 0.0
+        # 2**1000 is a float still, and beyond any maximum
+        return random.random() * min(self.max, self.base + self.factor * 2.0 ** min(n - 1, 1000))
+
+
+class _Attempt:
+    """How far one block has got: guarded by its sink's turn."""
+
+    __slots__ = ("done", "events", "failures", "held", "not_before", "since", "waited")
+
+    def __init__(self, events: list[Any]) -> None:
+        self.events = events
+        self.done = 0  # events that are finished, from the front
+        self.waited = False  # the wait that the strategy asked for is over
+        self.held = False  # the turn is ours
+        self.not_before = 0.0  # what a receiver's retry_after asks for
+        self.failures = [0] * len(events)
+        self.since = [0.0] * len(events)  # of each event's first failure
+
+
+class RetryingSink(_Wrapper):
+    """Writes until success, until the strategy drops the event, or until closed.
+
+    Any thread may write; writes are serialised and block while they back off. A queue
+    that delivers to it drives it a step at a time, so that a back-off holds no thread.
+    """
+
+    def __init__(
+        self,
+        sink: Any,
+        strategy: Any,
+        *,
+        listeners: Iterable[Any] = (),
+        dead_letter: Any = None,
+    ) -> None:
+        super().__init__(sink)
+        for method in ("proceed", "failure", "success"):
+            if not callable(getattr(strategy, method, None)):
+                raise TypeError(f"a strategy needs a {method}() method, {strategy!r} has none")
+        self._strategy = strategy
+        # Ours count an event's attempts here, where two sinks that share a strategy differ.
+        self._bounded = (
+            strategy
+            if isinstance(strategy, _Bounded) and type(strategy).failure is _Bounded.failure
+            else None
+        )
+        self._listeners = _check.listeners(listeners, "active", "retry")
+        if dead_letter is not None:
+            _check.destination(dead_letter, role="a dead letter")
+        self._dead_letter = dead_letter
+        self._write_many = _check.own_write_many(sink, Sink)
+        self._retry_trouble = Burst(f"retrying {type(sink).__name__}: an attempt failed")
+        self._drop_trouble = Burst(f"retrying {type(sink).__name__}: dropped an event")
+        self._busy = False  # somebody's turn
+        self._owner: int | None = None  # ident of the thread that writes just now
+        self._piece = 1 << 62  # how many events to try at once
+        self._retries = self._dropped = 0  # of the turn
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._busy, self._owner = False, None
+
+    @property
+    def retries(self) -> int:
+        """Events whose attempt failed and was or will be repeated, counted each time."""
+        return self._retries
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped
+
+    def write(self, event: Any) -> None:
+        self._write([event])
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        self._write(list(events))
+
+    def _write(self, events: list[Any]) -> None:
+        if self._closed:
+            raise SinkClosedError
+        if not events:
+            return
+        attempt = _Attempt(events)
+        try:
+            while (wait := self._step(attempt)) is not None:
+                with self._cond:
+                    self._cond.wait_for(lambda: self._closed, wait)
+        finally:
+            self._release(attempt)
+
+    def _step(self, attempt: _Attempt) -> float | None:
+        """At most one attempt: seconds until the next step, or None when all is finished."""
+        self._acquire(attempt)
+        try:
+            wait = self._try(attempt)
+        except BaseException:
+            self._release(attempt)
+            raise
+        if wait is None:
+            self._release(attempt)
+        return wait
+
+    def _acquire(self, attempt: _Attempt) -> None:
+        with self._cond:
+            if attempt.held:
+                return
+            if self._busy and self._owner == get_ident():
+                raise RuntimeError("a RetryingSink's own sink, strategy or listener wrote to it")
+            while self._busy and not self._closed:
+                self._cond.wait()
+            if self._closed:
+                raise SinkClosedError
+            self._busy = attempt.held = True
+
+    def _release(self, attempt: _Attempt) -> None:
+        with self._cond:
+            if attempt.held:
+                attempt.held = self._busy = False
+                self._cond.notify_all()
+
+    def _try(self, attempt: _Attempt) -> float | None:
+        if self._closed:
+            raise SinkClosedError
+        self._owner = get_ident()
+        try:
+            first = attempt.events[attempt.done]
+            if not attempt.waited:
+                wait = float(self._strategy.proceed(first))
+                wait = max(wait, attempt.not_before - monotonic() if attempt.not_before else 0.0)
+                if wait > 0:
+                    attempt.waited = True
+                    return wait
+            attempt.waited, attempt.not_before = False, 0.0
+            n = self._piece if self._write_many is not None else 1
+            piece = attempt.events[attempt.done : attempt.done + n]
+            for event in piece if self._listeners else ():
+                _notify_listeners(self._listeners, "active", event)
+            try:
+                if len(piece) > 1:
+                    self._write_many(piece)
+                else:
+                    self._dst.write(first)
+            except SinkClosedError:
+                raise
+            except Exception as error:
+                self._failed(attempt, piece, error)
+            else:
+                self._succeeded(attempt, piece)
+        finally:
+            self._owner = None
+        return None if attempt.done == len(attempt.events) else 0.0
+
+    def _succeeded(self, attempt: _Attempt, piece: list[Any]) -> None:
+        attempt.done += len(piece)
+        self._piece = max(self._piece, 2 * len(piece))
+        self._retry_trouble.over()
+        self._drop_trouble.over()
+        try:
+            self._strategy.success(piece[0])
+        except Exception as error:
+            logger.error("a strategy's success() raised %s", describe_error(error))
+
+    def _failed(self, attempt: _Attempt, piece: list[Any], error: Exception) -> None:
+        """Only an event that failed by itself is dropped; a block is taken apart first."""
+        drop = bool(getattr(error, "permanent", False))
+        if not drop:
+            attempt.not_before = self._retry_after(error)
+            if self._bounded is not None:
+                self._bounded._failed()
+                for i in range(attempt.done, attempt.done + len(piece)):
+                    attempt.since[i] = attempt.since[i] or monotonic()
+                    attempt.failures[i] += 1
+                drop = self._bounded._gives_up(
+                    attempt.failures[attempt.done], attempt.since[attempt.done]
+                )
+            else:
+                drop = bool(self._strategy.failure(piece[0], error))
+        if len(piece) > 1:
+            self._piece = len(piece) // 2
+        elif drop:
+            attempt.done += 1
+            self._dropped += 1
+            self._drop_trouble.happened(piece[0], describe_error(error))
+            _bury(self._dead_letter, piece)
+            return
+        self._retries += len(piece)
+        self._retry_trouble.happened(piece[0], describe_error(error), len(piece))
+        for event in piece if self._listeners else ():
+            _notify_listeners(self._listeners, "retry", event, error)
+
+    @staticmethod
+    def _retry_after(error: Exception) -> float:
+        after = getattr(error, "retry_after", None)
+        if isinstance(after, (int, float)) and 0 < after < FOREVER:
+            return monotonic() + after
+        return 0.0
+
+
+# ---------------------------------------------------------------------------- metrics
+
+
+class Counters:
+    """What became of the attempts at an endpoint, in events. Any thread may count."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._statuses: dict[str, int] = {}
+        self.successes = self.failures = self.errors = 0
+
+    def success(self, status: str, count: int) -> None:
+        with self._lock:
+            self.successes += count
+            self._statuses[status] = self._statuses.get(status, 0) + count
+
+    def failure(self, status: str, count: int) -> None:
+        with self._lock:
+            self.failures += count
+            self._statuses[status] = self._statuses.get(status, 0) + count
+
+    def error(self, count: int) -> None:
+        with self._lock:
+            self.errors += count
+
+    def statuses(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._statuses)
