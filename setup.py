@@ -77,38 +77,43 @@ def is_stale(shared: list[Path]) -> bool:
 def extensions() -> list[Extension]:
     modules = sorted((SOURCES / "fastsinks").glob("*.pyx"))
     if not modules:
-        return []
+        raise SystemExit(f"no modules to compile in {SOURCES.absolute()}")
     compile_flags, sanitize = compiler_flags(), sanitizer_flags()
-    headers = [*(SOURCES / "fastsinks").glob("*.pxd"), *(SOURCES / "fastsinks").glob("*.h")]
-    shared = [*headers, Path("setup.py")]
-    depends = [str(path) for path in [*shared, flags_stamp(compile_flags + sanitize)]]
-    return cythonize(
-        [
-            Extension(
-                f"fastsinks.{path.stem}",
-                [str(path)],
-                include_dirs=[str(SOURCES), str(SOURCES / "fastsinks")],
-                depends=depends,
-                extra_compile_args=compile_flags + sanitize,
-                extra_link_args=["-pthread", *sanitize],
-            )
-            for path in modules
-        ],
-        build_dir=str(GENERATED),
-        compiler_directives=DIRECTIVES,
-        force=is_stale(shared),
-        include_path=[str(SOURCES)],
-        show_all_warnings=False,
-    )
+    return [
+        Extension(
+            f"fastsinks.{path.stem}",
+            [str(path)],
+            include_dirs=[str(SOURCES), str(SOURCES / "fastsinks")],
+            extra_compile_args=compile_flags + sanitize,
+            extra_link_args=["-pthread", *sanitize],
+        )
+        for path in modules
+    ]
 
 
-class ParallelBuildExt(build_ext):
-    """Compiles the modules side by side."""
+class BuildCore(build_ext):
+    """Generates the C, when it comes to compiling and not before; compiles side by side."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
         if self.parallel is None:
             self.parallel = os.cpu_count() or 1
 
+    def run(self) -> None:
+        folder = SOURCES / "fastsinks"
+        shared = [*folder.glob("*.pxd"), *folder.glob("*.h"), Path("setup.py")]
+        generated = cythonize(
+            self.extensions,
+            build_dir=str(GENERATED),
+            compiler_directives=DIRECTIVES,
+            force=is_stale(shared),
+            include_path=[str(SOURCES)],
+        )
+        stamp = flags_stamp(self.extensions[0].extra_compile_args)
+        for extension, compiled in zip(self.extensions, generated, strict=True):
+            extension.sources = compiled.sources
+            extension.depends = [str(path) for path in [*shared, stamp]]
+        super().run()
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": ParallelBuildExt})
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})
