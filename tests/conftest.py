@@ -1,0 +1,74 @@
+"""Fixtures of every test, and the checks that hold around each of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from support import Gate, Task
+
+import fastsinks
+
+WANTED = os.environ.get("FASTSINKS_BACKEND", "") or "c"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--count", type=int, default=1, help="run every test so many times, to find flaky ones"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if fastsinks.backend != WANTED:
+        raise pytest.UsageError(
+            f"the backend is {fastsinks.backend!r}, the environment asks for {WANTED!r}"
+        )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"fastsinks backend: {fastsinks.backend} ({os.path.dirname(fastsinks.__file__)})"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    count = metafunc.config.getoption("--count")
+    if count > 1:
+        metafunc.fixturenames.append("_round")
+        metafunc.parametrize("_round", range(count))
+
+
+def _ours(thread: threading.Thread) -> bool:
+    return isinstance(thread, Task) or not thread.daemon
+
+
+@pytest.fixture(autouse=True)
+def no_leftover_threads() -> Iterator[None]:
+    """A test leaves no call running, and nothing that would keep the process alive."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5.0
+    for thread in threading.enumerate():
+        if thread not in before and _ours(thread):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            assert not thread.is_alive(), f"the test left {thread} behind"
+
+
+@pytest.fixture
+def make_gate(no_leftover_threads: None) -> Iterator[Callable[[], Gate]]:
+    """Makes gates that are opened at the end, whatever happens to the test."""
+    gates: list[Gate] = []
+
+    def make() -> Gate:
+        gates.append(Gate())
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.open()
+
+
+@pytest.fixture
+def gate(make_gate: Callable[[], Gate]) -> Gate:
+    return make_gate()

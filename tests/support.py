@@ -1,0 +1,389 @@
+"""What the tests share: destinations that record, doors that block, calls with deadlines.
+
+Nothing here sleeps to let something happen: threads meet at events and
+barriers, each wait has a deadline, and `eventually` polls where all that
+can be seen is a number.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fastsinks
+
+DEADLINE = 10.0
+"""Seconds after which a wait has failed; far beyond what any of them takes."""
+
+MOMENT = 0.03
+"""Seconds for which to watch that something does not happen."""
+
+LONG = 3600.0
+"""Seconds of a wait that a test never sits out: something has to cut it short."""
+
+BAD_SECONDS = [
+    (-1, ValueError),
+    (-0.001, ValueError),
+    (float("-inf"), ValueError),
+    (float("nan"), ValueError),
+    (True, TypeError),
+    ("1", TypeError),
+    ([1], TypeError),
+]
+"""What no timeout and no other duration may be, with the error that says so."""
+
+BAD_SIZES = [(-1, ValueError), (True, TypeError), (1.5, TypeError), ("1", TypeError)]
+"""What no number of events may be."""
+
+Hook = Callable[[list[Any]], object]
+
+
+def eventually(predicate: Callable[[], object], timeout: float = DEADLINE) -> None:
+    """Poll until `predicate` holds; for what nothing announces."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still not so after {timeout} s: {predicate}")
+        pause.wait(0.002)
+
+
+def identical(left: Iterable[Any], right: Iterable[Any]) -> bool:
+    """The very same objects in the same order; runs no ``__eq__`` of theirs."""
+    return [id(item) for item in left] == [id(item) for item in right]
+
+
+def os_threads() -> int:
+    """Threads of this process as the system counts them, whoever started them."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except FileNotFoundError:
+        return threading.active_count()
+
+
+def _asleep(thread: threading.Thread) -> bool:
+    try:
+        stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    except OSError:
+        return True  # no /proc here: the pauses of the caller must do
+    return stat.rpartition(")")[2].split()[0] == "S"
+
+
+def parked(thread: threading.Thread) -> None:
+    """Wait until `thread` sleeps in the kernel and stays there: it is blocked, or has ended.
+
+    Several samples, with the GIL free in between, tell a blocked thread from
+    one that only waits for its turn to run Python.
+    """
+    pause = threading.Event()
+    deadline = time.monotonic() + DEADLINE
+    seen = 0
+    while seen < 4:
+        pause.wait(0.003)
+        if not thread.is_alive():
+            return
+        seen = seen + 1 if _asleep(thread) else 0
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{thread.name} never comes to rest")
+
+
+class Task(threading.Thread):
+    """A call on a thread of its own; `result` fetches its outcome, with a deadline."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:
+        super().__init__(name=f"task {getattr(function, '__name__', function)}", daemon=True)
+        self._call: tuple[Any, ...] | None = (function, args, options)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        assert self._call is not None
+        function, args, options = self._call
+        try:
+            self._value = function(*args, **options)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._call = None  # keep nothing alive but the outcome
+
+    @property
+    def done(self) -> bool:
+        return not self.is_alive()
+
+    def blocked(self) -> Task:
+        """Wait until the call sleeps, and make sure that it has not returned."""
+        parked(self)
+        assert not self.done, f"{self.name} did not block: {self._error or self._value!r}"
+        return self
+
+    def result(self, timeout: float = DEADLINE) -> Any:
+        self.join(timeout)
+        assert self.done, f"{self.name} still runs after {timeout} s"
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # the frame would be part of a cycle with the traceback
+        return self._value
+
+
+def together(*functions: Callable[[], Any]) -> list[Any]:
+    """Call all functions at the same moment, each on its own thread; their results."""
+    barrier = threading.Barrier(len(functions))
+
+    def at_once(function: Callable[[], Any]) -> Any:
+        barrier.wait(DEADLINE)
+        return function()
+
+    tasks = [Task(at_once, function) for function in functions]
+    return [task.result() for task in tasks]
+
+
+class Gate:
+    """A door to put into a sink: whoever comes waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self._opened = threading.Event()
+
+    def __call__(self, events: object = None) -> None:
+        self.entered.set()
+        assert self._opened.wait(DEADLINE), "nobody opened the gate"
+
+    def wait_entered(self) -> None:
+        assert self.entered.wait(DEADLINE), "nobody came to the gate"
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+class Fails:
+    """A hook that raises: at the first `times` calls, or always; or where `only` holds."""
+
+    def __init__(
+        self,
+        error: Callable[[], BaseException] | type[BaseException] = OSError,
+        *,
+        times: float = float("inf"),
+        only: Callable[[Any], bool] | None = None,
+    ) -> None:
+        self._error = error
+        self._times = times
+        self._only = only
+        self.raised = 0
+
+    def __call__(self, events: list[Any]) -> None:
+        if self.raised >= self._times:
+            return
+        if self._only is not None and not any(self._only(event) for event in events):
+            return
+        self.raised += 1
+        raise self._error()
+
+
+class Recorder:
+    """A destination with nothing but `write` and `close`: keeps what it gets, in order.
+
+    `hook` is called with the events of each attempt before they are kept and may
+    block or raise; `on_close` likewise with nothing. `attempts` lists the events of
+    every call, `blocks` those of the calls which succeeded.
+    """
+
+    def __init__(
+        self, hook: Hook | None = None, *, on_close: Callable[[], object] | None = None
+    ) -> None:
+        self._hook = hook
+        self._on_close = on_close
+        self._changed = threading.Condition()
+        self._inside = 0
+        self.crowd = 0  # the most calls that were in here at the same time
+        self.attempts: list[list[Any]] = []
+        self.blocks: list[list[Any]] = []
+        self.events: list[Any] = []
+        self.closes = 0
+
+    def _take(self, events: list[Any]) -> None:
+        with self._changed:
+            self.attempts.append(events)
+            self._inside += 1
+            self.crowd = max(self.crowd, self._inside)
+        try:
+            if self._hook is not None:
+                self._hook(events)
+            with self._changed:
+                self.blocks.append(events)
+                self.events.extend(events)
+                self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._inside -= 1
+
+    def write(self, event: Any) -> None:
+        self._take([event])
+
+    def close(self) -> None:
+        with self._changed:
+            self.closes += 1
+        if self._on_close is not None:
+            self._on_close()
+
+    def wait(self, count: int) -> list[Any]:
+        """Wait until `count` events have come; all that are there then."""
+        with self._changed:
+            there = self._changed.wait_for(lambda: len(self.events) >= count, DEADLINE)
+            assert there, f"{len(self.events)} events of {count}"
+            return list(self.events)
+
+
+class BlockRecorder(Recorder):
+    """A recorder that takes blocks too; `many` counts the calls of its `write_many`."""
+
+    many = 0
+
+    def write_many(self, events: Sequence[Any]) -> None:
+        self.many += 1
+        self._take(list(events))
+
+
+class TimedRecorder(Recorder):
+    """A recorder whose `close` takes a timeout; `timeouts` lists what it was given."""
+
+    def __init__(self, hook: Hook | None = None) -> None:
+        super().__init__(hook)
+        self.timeouts: list[float | None] = []
+
+    def close(self, timeout: float | None = None) -> None:
+        self.timeouts.append(timeout)
+        super().close()
+
+
+class Refuser(Recorder):
+    """A sink that is closed already: every write raises SinkClosedError."""
+
+    def write(self, event: Any) -> None:
+        self.attempts.append([event])
+        raise fastsinks.SinkClosedError()
+
+
+class Waits:
+    """A strategy: no wait before the first attempt, `seconds` once something has failed."""
+
+    def __init__(self, seconds: float = LONG) -> None:
+        self.seconds = seconds
+        self.failed = threading.Event()
+        self.failures = 0
+        self._lock = threading.Lock()
+
+    def proceed(self, event: Any) -> float:
+        return self.seconds if self.failures else 0.0
+
+    def failure(self, event: Any, error: BaseException) -> bool:
+        with self._lock:
+            self.failures += 1
+        self.failed.set()
+        return False
+
+    def success(self, event: Any) -> None:
+        with self._lock:
+            self.failures = 0
+
+
+class Hostile:
+    """An event that raises whatever is asked of it: a sink has no business asking."""
+
+    def _refuse(self, *args: Any) -> Any:
+        raise RuntimeError("an event is nobody's business")
+
+    __eq__ = __ne__ = __lt__ = __bool__ = __len__ = __iter__ = __repr__ = __str__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Token:
+    """An event that can be weakly referenced."""
+
+    def __init__(self, label: Any = None) -> None:
+        self.label = label
+
+
+def ledger(queue: Any) -> Any:
+    """The queue's stats, which must add up at any moment."""
+    stats = queue.stats()
+    assert stats.accepted == stats.delivered + stats.dropped + stats.pending, stats
+    assert min(stats) >= 0, stats
+    return stats
+
+
+def interrupt(call: Callable[[], Any]) -> float:
+    """Press Ctrl-C as soon as `call`, made here on the main thread, blocks.
+
+    Returns the seconds from the signal to the KeyboardInterrupt.
+    """
+    main = threading.main_thread()
+    assert threading.current_thread() is main
+    over = threading.Event()
+    sent: list[float] = []
+
+    def press() -> None:
+        parked(main)
+        if not over.is_set():
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        presser = Task(press)
+        try:
+            call()
+        except KeyboardInterrupt:
+            took = time.monotonic() - sent[0]
+        else:
+            raise AssertionError("the call returned instead of blocking")
+        finally:
+            over.set()
+        presser.result()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return took
+
+
+def python_command(code: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+
+
+def python_environment() -> dict[str, str]:
+    """The environment in which a new interpreter imports the same package and backend."""
+    tests = Path(__file__).parent
+    package = Path(fastsinks.__file__).parent.parent
+    path = os.pathsep.join([str(package), str(tests)])
+    return {**os.environ, "FASTSINKS_BACKEND": fastsinks.backend, "PYTHONPATH": path}
+
+
+def run_python(code: str, *, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+    """Run a program in a new interpreter of the same backend, warnings being errors."""
+    return subprocess.run(
+        python_command(code),
+        env=python_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def run_clean(code: str, *, timeout: float = 20.0) -> str:
+    """Run a program that must end well and say nothing on stderr; its output."""
+    done = run_python(code, timeout=timeout)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.stderr == "", done.stderr
+    return done.stdout
