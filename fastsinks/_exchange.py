@@ -1,0 +1,204 @@
+"""Requests in progress: whose turn it is, how long each may take, and how to interrupt them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from threading import get_ident
+from time import monotonic
+from typing import Any
+
+from ._errors import SinkClosedError
+
+HEAD_LIMIT = 1024 * 1024
+"""Bytes of status lines and headers, interim responses included, that an answer may have."""
+
+LONGEST = 1e6
+"""Seconds of the longest wait given to the system in one go; platforms overflow beyond."""
+
+
+class Exchange:
+    """One write on its way: a request, its redirects, and their answers.
+
+    It belongs to the thread that began it. ``deadline`` bounds all of it, on the
+    monotonic clock.
+    """
+
+    __slots__ = ("answered", "budget", "deadline", "reset", "reused")
+
+    def __init__(self, timeout: float) -> None:
+        self.deadline = monotonic() + timeout
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the previous request of the same exchange, but not its deadline."""
+        self.reused = False  # the connection has served an earlier request
+        self.answered = False  # a byte of an answer has come
+        self.reset = False  # the receiver broke the connection off, rather than ending it
+        self.budget = HEAD_LIMIT  # bytes that may still come
+
+    def remaining(self) -> float:
+        """Seconds to the deadline, more than zero; TimeoutError once it has passed."""
+        left = self.deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return min(left, LONGEST)
+
+
+class Lookup:
+    """A host name being resolved by a thread that nobody can interrupt."""
+
+    def __init__(self) -> None:
+        self.addresses: list[Any] | None = None
+        self.error: Exception | None = None
+        self.done = False
+
+
+class Exchanges:
+    """The requests of one sink in one process, at most ``limit`` at once, and their sockets.
+
+    The lock is re-entrant because a signal handler or a finaliser that runs while
+    its own thread holds it may close the sink. No user code runs under it.
+    """
+
+    def __init__(self, limit: int = 1) -> None:
+        self._limit = limit
+        self._cond = threading.Condition(threading.RLock())
+        # All below is guarded by _cond.
+        self._running: dict[int, Exchange] = {}  # by the ident of the thread
+        self._sockets: set[socket.socket] = set()  # open ones, idle connections included
+        self._lookups: dict[tuple[str, int], Lookup] = {}
+        self._closed = False
+        self.requests = 0
+
+    def begin(self, timeout: float) -> Exchange:
+        """Wait for a turn, then start the clock. Raises SinkClosedError."""
+        me = get_ident()
+        with self._cond:
+            if me in self._running:
+                raise RuntimeError("a request's own thread wrote to the sink that it is serving")
+            while not self._closed and len(self._running) >= self._limit:
+                self._cond.wait()
+            if self._closed:
+                raise SinkClosedError
+            exchange = self._running[me] = Exchange(timeout)
+            return exchange
+
+    def end(self) -> None:
+        with self._cond:
+            self._running.pop(get_ident(), None)
+            self._cond.notify_all()
+
+    def current(self) -> Exchange:
+        """The calling thread's."""
+        return self._running[get_ident()]
+
+    def count(self) -> None:
+        with self._cond:
+            self.requests += 1
+
+    # -- sockets: closing one and interrupting it exclude each other, because a shutdown
+    # that comes late would hit whatever file has been given the same number since
+
+    def track(self, sock: socket.socket) -> None:
+        """From now on ``interrupt`` reaches ``sock``. Raises SinkClosedError."""
+        with self._cond:
+            if self._closed:
+                raise SinkClosedError
+            self._sockets.add(sock)
+
+    def release(self, sock: socket.socket, close: Callable[[], object]) -> None:
+        """Call ``close``, which closes ``sock`` now or when its last reader does."""
+        with self._cond:
+            close()
+            if sock.fileno() < 0:
+                self._sockets.discard(sock)
+
+    def interrupt(self) -> None:
+        """Refuse further requests, and make those in progress fail at once."""
+        with self._cond:
+            self._closed = True
+            for sock in self._sockets:
+                try:
+                    # Not SSLSocket's: that would take the TLS state away under its reader.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                except OSError:  # not connected yet, or no more
+                    pass
+            self._cond.notify_all()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until no other thread has a request in progress; false if one still has."""
+        deadline = monotonic() + timeout
+        me = get_ident()
+        with self._cond:
+            while self._running.keys() - {me}:
+                left = deadline - monotonic()
+                if left <= 0:
+                    return False
+                self._cond.wait(min(left, LONGEST))
+            return True
+
+    def disown(self) -> None:
+        """In a forked child: let go of the parent's sockets without touching its connections.
+
+        The lock may be held by a thread that does not exist here, so nothing waits for it.
+        """
+        for sock in self._sockets.copy():
+            try:
+                os.close(sock.detach())
+            except OSError:  # was closed, or being closed, when the process forked
+                pass
+
+    # -- names
+
+    def resolve(self, host: str, port: int) -> list[Any]:
+        """``getaddrinfo`` within the deadline of the calling thread's exchange.
+
+        The system's resolver can take half a minute and cannot be interrupted; a
+        thread of its own sits that out, one for each name however many ask.
+        """
+        try:
+            return _getaddrinfo(host, port, socket.AI_NUMERICHOST)
+        except OSError:
+            pass
+        exchange = self.current()
+        key = (host, port)
+        with self._cond:
+            lookup = self._lookups.get(key)
+            mine = lookup is None
+            if lookup is None:
+                lookup = self._lookups[key] = Lookup()
+        if mine:
+            try:
+                threading.Thread(
+                    target=self._look_up, args=(key, lookup), name=f"resolve {host}", daemon=True
+                ).start()
+            except RuntimeError:  # the interpreter is shutting down: no more threads
+                self._look_up(key, lookup)
+        with self._cond:
+            while not lookup.done:
+                if self._closed:
+                    raise SinkClosedError
+                self._cond.wait(exchange.remaining())
+        if lookup.addresses is None:
+            # One error may serve several threads: each raises its own, without the others' frames.
+            assert lookup.error is not None
+            raise OSError(f"cannot resolve {host}: {lookup.error}")
+        return lookup.addresses
+
+    def _look_up(self, key: tuple[str, int], lookup: Lookup) -> None:
+        try:
+            lookup.addresses = _getaddrinfo(*key, 0)
+        except Exception as error:
+            lookup.error = error.with_traceback(None)
+        finally:
+            with self._cond:
+                lookup.done = True
+                self._lookups.pop(key, None)
+                self._cond.notify_all()
+
+
+def _getaddrinfo(host: str, port: int, flags: int) -> list[Any]:
+    return socket.getaddrinfo(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, flags)
