@@ -124,6 +124,12 @@ class HTTPSink(Sink):
         return self._timeout
 
     @property
+    def counters(self) -> Counters:
+        """``successes``, ``failures``, ``errors`` and ``statuses()`` of the attempts so far, in
+        events; for reading."""
+        return self._counters
+
+    @property
     def requests(self) -> int:
         """HTTP requests begun by this process, redirects and repetitions included."""
         return self._transport().exchanges.requests

@@ -1,0 +1,283 @@
+"""Endpoint: filter, queue, retry and HTTP wired together; and the list of all open ones."""
+
+from __future__ import annotations
+
+import atexit
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
+from typing import Any, NamedTuple
+
+from . import _check
+from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
+from ._errors import CloseTimeoutError
+from ._log import describe_error, logger
+from .encoders import Encoder
+from .http import HTTPSink, Signer
+
+__all__ = ["Endpoint", "EndpointMetrics"]
+
+
+class EndpointMetrics(NamedTuple):
+    """What became of an endpoint's events so far; all counts are of events.
+
+    ``events`` were accepted, ``pending`` of them are not finished. Each attempt at
+    an event was one of ``successes``, ``failures`` (answered outside 2xx and 3xx) and
+    ``errors`` (no answer); ``retries`` failed and were to be repeated. ``dropped``
+    were given up. Once nothing is pending, ``events == successes + dropped``, except
+    that an event may count twice whose close deadline passed during its request.
+    ``statuses`` counts answers, as ``{"200 OK": n}``.
+    """
+
+    pending: int
+    events: int
+    successes: int
+    failures: int
+    errors: int
+    dropped: int
+    retries: int
+    statuses: dict[str, int]
+
+
+class Endpoint(Sink):
+    """Delivers events to one URL, in order and at least once, without holding up the writer.
+
+    ``write`` passes the event by the ignore lists, appends it to a queue and returns;
+    it waits only if ``maxsize`` bounds the queue and ``when_full="block"``. A worker posts
+    what is pending in blocks of at most ``batch_size`` events and retries by ``strategy``,
+    by default ``Breaker(threshold, backoff)``, which never gives up. ``timeout``,
+    ``backoff``, ``linger`` and ``close_timeout`` are in seconds. Dropped events and those
+    left at a close go to ``dead_letter``, which is not closed.
+
+    An endpoint is listed for monitoring until it is closed. One that is still open when
+    the interpreter exits is closed then, within its ``close_timeout``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        timeout: float = 1.0,
+        threshold: int = 10,
+        backoff: float = 1.0,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+        ignore_media_types: Iterable[str] = (),
+        ignore_actions: Iterable[str] = (),
+        batch_size: int = 100,
+        linger: float = 0.0,
+        maxsize: int = 0,
+        when_full: str = "block",
+        strategy: RetryStrategy | None = None,
+        encoder: Encoder | None = None,
+        signer: Signer | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        dead_letter: Any = None,
+        close_timeout: float = 5.0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(name, str):
+            raise TypeError(f"an endpoint's name must be a string, not {type(name).__name__}")
+        self._name = name
+        # Checked even where a strategy of the caller's takes its place: they are shown.
+        breaker = Breaker(threshold, backoff)
+        self._threshold = threshold
+        self._backoff = backoff
+        self._close_timeout = _check.seconds("close_timeout", close_timeout)
+        self._ignore_media_types = _strings("ignore_media_types", ignore_media_types)
+        self._ignore_actions = _strings("ignore_actions", ignore_actions)
+        self._http = HTTPSink(
+            url,
+            timeout=timeout,
+            headers=headers,
+            encoder=encoder,
+            signer=signer,
+            ssl_context=ssl_context,
+        )
+        self._header_counts = {
+            key: 1 if isinstance(value, str) else len(value)
+            for key, value in (headers or {}).items()
+        }
+        self._retrying = RetryingSink(
+            self._http, breaker if strategy is None else strategy, dead_letter=dead_letter
+        )
+        self._queue = Queue(
+            self._retrying,
+            maxsize=maxsize,
+            when_full=when_full,
+            batch_size=batch_size,
+            linger=linger,
+            dead_letter=dead_letter,
+            name=f"endpoint {name!r}",
+        )
+        # Who ignores nothing does not pay for a filter.
+        self._head: Sink = self._queue
+        if self._ignore_media_types or self._ignore_actions:
+            matcher = ignore(self._ignore_media_types, self._ignore_actions)
+            self._head = Filter(self._queue, matcher)
+        # A write then costs what the queue's costs: a method of this class would add the
+        # price of a Python call. A subclass that has a write of its own keeps it.
+        if type(self).write is Endpoint.write:
+            self.write = self._head.write  # type: ignore[method-assign]
+        if type(self).write_many is Endpoint.write_many:
+            self.write_many = self._head.write_many  # type: ignore[method-assign]
+        _list(self)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def url(self) -> str:
+        """Where events are posted, without the credentials that the URL may have had."""
+        return self._http.url
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one request may take in all."""
+        return self._http.timeout
+
+    @property
+    def threshold(self) -> int:
+        """Failures in a row before the default strategy starts to wait."""
+        return self._threshold
+
+    @property
+    def backoff(self) -> float:
+        """Seconds that the default strategy then waits."""
+        return self._backoff
+
+    @property
+    def headers(self) -> dict[str, list[str]]:
+        """The names of the configured headers, with a placeholder for each of their values."""
+        return {name: [REDACTED] * count for name, count in self._header_counts.items()}
+
+    @property
+    def ignore_media_types(self) -> tuple[str, ...]:
+        return self._ignore_media_types
+
+    @property
+    def ignore_actions(self) -> tuple[str, ...]:
+        return self._ignore_actions
+
+    @property
+    def close_timeout(self) -> float:
+        """Seconds that ``close`` may take unless it is told otherwise."""
+        return self._close_timeout
+
+    @property
+    def metrics(self) -> EndpointMetrics:
+        """A snapshot. Never blocks for longer than it takes to copy a few numbers."""
+        # In the order against the flow: no event is counted as finished before it is as accepted.
+        counters = self._http.counters
+        statuses = counters.statuses()
+        successes, failures, errors = counters.successes, counters.failures, counters.errors
+        retries, dropped = self._retrying.retries, self._retrying.dropped
+        stats = self._queue.stats()
+        return EndpointMetrics(
+            pending=stats.pending,
+            events=stats.accepted,
+            successes=successes,
+            failures=failures,
+            errors=errors,
+            dropped=dropped + stats.dropped,
+            retries=retries,
+            statuses=statuses,
+        )
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests begun by this process, redirects and repetitions included."""
+        return self._http.requests
+
+    @property
+    def closed(self) -> bool:
+        return self._head.closed
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r} {self.url} pending={len(self._queue)}>"
+
+    def write(self, event: Any) -> None:
+        """Accept one event for delivery. Raises SinkClosedError once closed, QueueFullError
+        with ``when_full="raise"``."""
+        self._head.write(event)
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        """Accept events as a group. Raises as ``write``, and ValueError for more than
+        ``maxsize`` at once."""
+        self._head.write_many(events)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was accepted before the call has been delivered or dropped.
+
+        False if that took longer than ``timeout`` seconds; ``None`` waits for ever.
+        """
+        return self._queue.flush(timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Refuse further events, deliver what is pending, let go of the connection.
+
+        ``timeout`` seconds (``None``: ``close_timeout``) bound all of it: then a request or
+        back-off in progress is interrupted, what is left goes to the dead letter, and
+        CloseTimeoutError lists it. Idempotent; every caller waits.
+        """
+        try:
+            self._head.close(self._close_timeout if timeout is None else timeout)
+        finally:
+            if self._http.closed:  # else a bad timeout or a Ctrl-C was in the way
+                _open.pop(id(self), None)
+
+
+REDACTED = "[redacted]"
+
+# In the order of construction. Strong references: an endpoint that nobody else holds any more
+# still has events to deliver. Touched by single dict operations only, which are atomic, so that
+# there is no lock for a fork to find held.
+_open: dict[int, Endpoint] = {}
+_hooked = False
+
+
+def open_endpoints() -> tuple[Endpoint, ...]:
+    """All endpoints of this process that are not closed, in the order of construction."""
+    # One may have been closed by its own worker, after the call to close() had returned.
+    return tuple(endpoint for endpoint in _open.copy().values() if not endpoint._http.closed)
+
+
+def _list(endpoint: Endpoint) -> None:
+    global _hooked
+    if not _hooked:
+        # Registered late, because hooks run in reverse: what the endpoints need, urllib3's
+        # pools included, has registered its own hooks by now and goes away after them.
+        _hooked = True
+        atexit.register(_close_all)
+    _open[id(endpoint)] = endpoint
+
+
+def _close_all() -> None:
+    """At exit: deliver what is pending, to all endpoints at the same time, and say what is left."""
+    start = monotonic()
+    endpoints = sorted(open_endpoints(), key=lambda endpoint: endpoint.close_timeout)
+    # The workers serve all of them while one is waited for. Lingering is over for each.
+    for endpoint in endpoints:
+        endpoint.flush(0)
+    for endpoint in endpoints:
+        try:
+            endpoint.close(max(0.0, start + endpoint.close_timeout - monotonic()))
+        except CloseTimeoutError as error:
+            logger.error(
+                "endpoint %r: %d events were not delivered before the process ended",
+                endpoint.name,
+                len(error.undelivered),
+            )
+        except Exception as error:
+            logger.error("endpoint %r: close() raised %s", endpoint.name, describe_error(error))
+
+
+def _strings(what: str, values: Any) -> tuple[str, ...]:
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{what} must be an iterable of strings, not one {type(values).__name__}")
+    strings = tuple(values)
+    for value in strings:
+        if not isinstance(value, str):
+            raise TypeError(f"{what} must contain strings, not {type(value).__name__}")
+    return strings
