@@ -21,7 +21,7 @@ if TYPE_CHECKING or _choice == "c":
         from ._dispatch import Dispatcher
         from ._filter import Filter, ignore
         from ._metrics import Counters
-        from ._queue import Queue, QueueStats
+        from ._queue import Queue
         from ._retry import RetryingSink
         from ._sink import NullSink, Sink
         from ._strategy import Breaker, ExponentialBackoff, RetryStrategy
@@ -41,7 +41,6 @@ else:
         Filter,
         NullSink,
         Queue,
-        QueueStats,
         RetryingSink,
         RetryStrategy,
         Sink,
@@ -58,7 +57,6 @@ __all__ = [
     "Filter",
     "NullSink",
     "Queue",
-    "QueueStats",
     "RetryStrategy",
     "RetryingSink",
     "Sink",

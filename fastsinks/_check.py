@@ -32,6 +32,17 @@ def size(name: str, value: Any, *, least: int = 0) -> int:
     return value
 
 
+def names(name: str, values: Any) -> frozenset[str]:
+    """A set of strings, from any iterable of them but a string."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{name} must be an iterable of strings, not {values!r}")
+    values = frozenset(values)
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be strings, not {value!r}")
+    return values
+
+
 def destination(value: Any, *, role: str = "a destination") -> Any:
     """An object with ``write`` and ``close``, checked when sinks are wired, not when events flow."""
     for method in ("write", "close"):

@@ -9,6 +9,7 @@ listeners, matchers, strategies, log handlers) is called with no lock held.
 
 from __future__ import annotations
 
+import atexit
 import heapq
 import os
 import random
@@ -18,19 +19,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import get_ident
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
-from . import _check
+from . import _check, _user
 from ._aio import ChannelEvents
 from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
+from ._exit import close_dispatchers
 from ._log import Burst, describe_error, logger
+from ._stats import QueueStats
 
 GRACE = 0.05  #: seconds for a destination that was closed at a deadline to let go of its event
 TICK = 0.001  #: seconds without progress after which running workers count as blocked
 TURN = 0.0005  #: seconds that one queue may keep a worker while others are ready
 
 _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
+_dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
@@ -40,25 +44,6 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _notify_listeners(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
-    for listener in listeners:
-        try:
-            getattr(listener, method)(*args)
-        except Exception as error:
-            logger.error("a listener's %s() raised %s", method, describe_error(error))
-
-
-def _bury(dead_letter: Any, events: Iterable[Any]) -> None:
-    """Hand dropped events to the dead letter, which may fail without consequences but a log line."""
-    if dead_letter is None:
-        return
-    for event in events:
-        try:
-            dead_letter.write(event)
-        except Exception as error:
-            logger.error("the dead letter refused an event: %s", describe_error(error))
 
 
 # ------------------------------------------------------------------------------ sinks
@@ -143,12 +128,16 @@ class _Wrapper(Sink):
             if self._finished:
                 return
             self._closer = get_ident()
+        self._interrupt()
         try:
             _check.close(self._dst, deadline - monotonic() if timeout is not None else FOREVER)
         finally:
             with self._cond:
                 self._finished = True
                 self._cond.notify_all()
+
+    def _interrupt(self) -> None:
+        """For subclasses: the sink has just been closed."""
 
 
 class Filter(_Wrapper):
@@ -189,11 +178,8 @@ class ignore:
     """
 
     def __init__(self, media_types: Iterable[str] = (), actions: Iterable[str] = ()) -> None:
-        for name, value in (("media_types", media_types), ("actions", actions)):
-            if isinstance(value, (str, bytes)):
-                raise TypeError(f"{name} must be an iterable of strings, not the string {value!r}")
-        self.media_types = frozenset(media_types)
-        self.actions = frozenset(actions)
+        self.media_types = _check.names("media_types", media_types)
+        self.actions = _check.names("actions", actions)
 
     def match(self, event: Any) -> bool:
         if self.actions and _field(event, "action", "action") in self.actions:
@@ -497,6 +483,7 @@ class Dispatcher:
         self.name = str(name)
         self._reset()
         _forkable.add(self)
+        _dispatchers.add(self)
 
     def _reset(self) -> None:
         lock = threading.RLock()
@@ -545,6 +532,14 @@ class Dispatcher:
                 strand._ticket = 0
                 self._ready.append(strand)
                 self._call()
+
+    def _closed_one(self) -> None:
+        """A queue refuses further events; without any open one, workers do not linger."""
+        with self._cond:
+            self._open -= 1
+            if not self._open:
+                self._cond.notify_all()
+                self._watch.notify_all()
 
     # -- workers
 
@@ -656,6 +651,8 @@ class Dispatcher:
                     if len(self._ready) > 1:
                         self._call()
                     return True
+                if not self._open and not self._busy:
+                    leave_at = now
                 if not self._watching:
                     self._watching = watching = True
                 if watching:
@@ -669,10 +666,10 @@ class Dispatcher:
                     if until == leave_at and until <= now:
                         if not self._running and not self._standing:
                             return False
-                        leave_at = until = now + self.idle_timeout
+                        leave_at = until = now + self.idle_timeout + TICK
                     self._watch.wait(max(0.0, until - now))
                 else:
-                    if leave_at <= now or (not self._open and not self._busy):
+                    if leave_at <= now:
                         return False
                     self._standing += 1
                     try:
@@ -711,27 +708,11 @@ class Dispatcher:
             raise CloseTimeoutError(f"{late} queues still had events pending")
 
 
-_default: Dispatcher | None = None
-
-
-def _default_dispatcher() -> Dispatcher:
-    """The one that the process's queues share, unless they are given another."""
-    global _default
-    if _default is None:
-        _default = Dispatcher()
-    return _default
+_default = Dispatcher()  #: the process's queues share it, unless they are given another
+atexit.register(close_dispatchers, _dispatchers)
 
 
 # ------------------------------------------------------------------------------ queue
-
-
-class QueueStats(NamedTuple):
-    """``accepted == delivered + dropped + pending``, always."""
-
-    accepted: int
-    delivered: int
-    dropped: int
-    pending: int
 
 
 class Queue(Sink):
@@ -770,7 +751,7 @@ class Queue(Sink):
         self._dead_letter = dead_letter
         if dispatcher is not None and not isinstance(dispatcher, Dispatcher):
             raise TypeError(f"dispatcher must be a Dispatcher, not {dispatcher!r}")
-        self._dispatcher = dispatcher or _default_dispatcher()
+        self._dispatcher = dispatcher or _default
         self.name = name or f"queue to {type(dst).__name__}"
         self._write_many = _check.own_write_many(dst, Sink) if batch_size > 1 else None
         self._retrying = (
@@ -784,7 +765,8 @@ class Queue(Sink):
         self._appended = 0  # events that ever entered _waiting
         self._block: list[Any] = []  # being delivered, or between two attempts
         self._attempt: _Attempt | None = None  # how far the retrying sink got with _block
-        self._linger_until = 0.0
+        self._settling = 0  # counted, but not yet reported to listeners and dead letter
+        self._linger_until = 0.0  # zero: does not linger
         self._hurry = 0  # _appended at the last flush: no lingering below
         self._scheduled = False  # ready, running or on a timer
         self._ticket = 0  # the dispatcher's: not zero while on a timer
@@ -806,6 +788,10 @@ class Queue(Sink):
         self._scheduled, self._ticket, self._runner = False, 0, None
         if not self._finished:
             self._dst_closing = False
+
+    def __del__(self) -> None:
+        if not self._closed and hasattr(self, "_close_by"):
+            self._dispatcher._closed_one()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} pending={len(self)}>"
@@ -853,6 +839,10 @@ class Queue(Sink):
             if not self.maxsize or over <= 0:
                 return ()
             if self._when_full == "block":
+                if self._runner == get_ident():
+                    raise QueueFullError(f"{self.name} is full, and only its own delivery waits")
+                if self._linger_until:  # what does not fit cannot fill the block
+                    self._dispatcher._expedite(self)
                 self._cond.wait()
             elif self._when_full == "raise":
                 raise QueueFullError(f"{self.name} holds {len(self)} of {self.maxsize} events")
@@ -864,7 +854,7 @@ class Queue(Sink):
     def _announce(self, events: tuple[Any, ...], append: bool) -> None:
         try:
             for event in events:
-                _notify_listeners(self._listeners, "ingress", event)
+                _user.notify(self._listeners, "ingress", event)
             if append:
                 with self._cond:
                     if self._abandoned:
@@ -883,16 +873,19 @@ class Queue(Sink):
         if not self._scheduled:
             self._scheduled = True
             self._dispatcher._schedule(self)
-        elif self._attempt is None and len(self._waiting) >= self._batch_size:
-            self._dispatcher._expedite(self)  # if it lingers, then for just this
+        elif self._linger_until and (len(self._waiting) >= self._batch_size or self._is_full()):
+            self._dispatcher._expedite(self)  # it lingers for just this
+
+    def _is_full(self) -> bool:
+        return bool(self.maxsize) and len(self) >= self.maxsize
 
     def _report(self, lost: Iterable[Any], reason: str) -> None:
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
         lost = list(lost)
         self._trouble.happened(lost[0], reason, len(lost))
-        _bury(self._dead_letter, lost)
+        _user.bury(self._dead_letter, lost)
         for event in lost:
-            _notify_listeners(self._listeners, "egress", event)
+            _user.notify(self._listeners, "egress", event)
 
     # -- delivering; only the worker that runs this queue gets here, one at a time
 
@@ -915,6 +908,8 @@ class Queue(Sink):
             with self._cond:
                 if wait and not self._abandoned:
                     self._dispatcher._schedule_at(monotonic() + wait, self)
+                    if self._retrying is not None and self._retrying.closed:
+                        self._dispatcher._expedite(self)  # it looked before we were on the timer
                     self._runner = None
                     return "timer"
                 if self._waiting and monotonic() >= end:
@@ -935,7 +930,8 @@ class Queue(Sink):
         if self._write_many is not None:
             n = min(self._batch_size, len(self._waiting))
             first = self._appended - len(self._waiting)
-            if self._linger and n < self._batch_size and not self._closed and first >= self._hurry:
+            wants_more = n < self._batch_size and not self._closed and not self._is_full()
+            if self._linger and wants_more and first >= self._hurry:
                 now = monotonic()
                 self._linger_until = self._linger_until or now + self._linger
                 if now < self._linger_until:
@@ -944,7 +940,7 @@ class Queue(Sink):
         self._linger_until = 0.0
         self._block = [self._waiting.popleft() for _ in range(n)]
         if self._retrying is not None:
-            self._attempt = _Attempt(self._block)
+            self._attempt = _Attempt(self._block, self)
         return ""
 
     def _deliver(self, block: list[Any], attempt: _Attempt | None) -> float:
@@ -974,13 +970,21 @@ class Queue(Sink):
             if self._abandoned:
                 self._left, lost = lost, []
             self._dropped += len(lost)
+            self._settling = len(block)  # it has finished when all who are to know it do
             self._cond.notify_all()
-        if lost:
-            self._report(lost, describe_error(error) if error else "")
-        else:
-            self._trouble.over()
-        for event in block[:delivered] if self._listeners else ():
-            _notify_listeners(self._listeners, "egress", event)
+        try:
+            if lost:
+                self._report(lost, describe_error(error) if error else "")
+            else:
+                self._trouble.over()
+            for event in block[:delivered] if self._listeners else ():
+                _user.notify(self._listeners, "egress", event)
+        except BaseException as trouble:  # a log handler's: this thread is a worker
+            logger.error("%s: %s", self.name, describe_error(trouble))
+        finally:
+            with self._cond:
+                self._settling = 0
+                self._cond.notify_all()
 
     # -- waiting and closing
 
@@ -992,12 +996,12 @@ class Queue(Sink):
         deadline = monotonic() + _check.timeout(timeout)
         with self._cond:
             goal = self._hurry = self._appended
-            if self._attempt is None:
+            if self._linger_until:
                 self._dispatcher._expedite(self)
             return self._wait(lambda: self._finished_up_to() >= goal, deadline)
 
     def _finished_up_to(self) -> int:
-        return self._appended - len(self._waiting) - len(self._block)
+        return self._appended - len(self._waiting) - len(self._block) - self._settling
 
     def _wait(self, predicate: Callable[[], bool], deadline: float) -> bool:
         while not predicate():
@@ -1019,14 +1023,14 @@ class Queue(Sink):
         with self._cond:
             if not self._closed:
                 self._closed = True
-                self._dispatcher._open -= 1
+                self._dispatcher._closed_one()
             if timeout is not None:
                 self._close_by = min(self._close_by, deadline)
             self._cond.notify_all()
             if not self._scheduled and not self._dst_closing:
                 self._scheduled = True
                 self._dispatcher._schedule(self)
-            elif self._attempt is None:
+            elif self._linger_until:
                 self._dispatcher._expedite(self)
             if self._runner == get_ident():
                 return  # called from inside the delivery: it goes on, and then closes dst
@@ -1194,10 +1198,11 @@ class ExponentialBackoff(_Bounded):
 class _Attempt:
     """How far one block has got: guarded by its sink's turn."""
 
-    __slots__ = ("done", "events", "failures", "held", "not_before", "since", "waited")
+    __slots__ = ("done", "driver", "events", "failures", "held", "not_before", "since", "waited")
 
-    def __init__(self, events: list[Any]) -> None:
+    def __init__(self, events: list[Any], driver: Queue | None = None) -> None:
         self.events = events
+        self.driver = driver  # the queue that drives it; None for a thread that waits
         self.done = 0  # events that are finished, from the front
         self.waited = False  # the wait that the strategy asked for is over
         self.held = False  # the turn is ours
@@ -1239,14 +1244,14 @@ class RetryingSink(_Wrapper):
         self._write_many = _check.own_write_many(sink, Sink)
         self._retry_trouble = Burst(f"retrying {type(sink).__name__}: an attempt failed")
         self._drop_trouble = Burst(f"retrying {type(sink).__name__}: dropped an event")
-        self._busy = False  # somebody's turn
+        self._current: _Attempt | None = None  # whose turn it is
         self._owner: int | None = None  # ident of the thread that writes just now
         self._piece = 1 << 62  # how many events to try at once
         self._retries = self._dropped = 0  # of the turn
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._busy, self._owner = False, None
+        self._current = self._owner = None
 
     @property
     def retries(self) -> int:
@@ -1292,19 +1297,25 @@ class RetryingSink(_Wrapper):
         with self._cond:
             if attempt.held:
                 return
-            if self._busy and self._owner == get_ident():
+            if self._current is not None and self._owner == get_ident():
                 raise RuntimeError("a RetryingSink's own sink, strategy or listener wrote to it")
-            while self._busy and not self._closed:
+            while self._current is not None and not self._closed:
                 self._cond.wait()
             if self._closed:
                 raise SinkClosedError
-            self._busy = attempt.held = True
+            self._current, attempt.held = attempt, True
 
     def _release(self, attempt: _Attempt) -> None:
         with self._cond:
             if attempt.held:
-                attempt.held = self._busy = False
+                attempt.held, self._current = False, None
                 self._cond.notify_all()
+
+    def _interrupt(self) -> None:
+        """Closing: end a back-off that waits on a queue's timer; threads have been notified."""
+        attempt = self._current
+        if attempt is not None and attempt.driver is not None:
+            attempt.driver._dispatcher._expedite(attempt.driver)
 
     def _try(self, attempt: _Attempt) -> float | None:
         if self._closed:
@@ -1322,7 +1333,7 @@ class RetryingSink(_Wrapper):
             n = self._piece if self._write_many is not None else 1
             piece = attempt.events[attempt.done : attempt.done + n]
             for event in piece if self._listeners else ():
-                _notify_listeners(self._listeners, "active", event)
+                _user.notify(self._listeners, "active", event)
             try:
                 if len(piece) > 1:
                     self._write_many(piece)
@@ -1369,12 +1380,12 @@ class RetryingSink(_Wrapper):
             attempt.done += 1
             self._dropped += 1
             self._drop_trouble.happened(piece[0], describe_error(error))
-            _bury(self._dead_letter, piece)
+            _user.bury(self._dead_letter, piece)
             return
         self._retries += len(piece)
         self._retry_trouble.happened(piece[0], describe_error(error), len(piece))
         for event in piece if self._listeners else ():
-            _notify_listeners(self._listeners, "retry", event, error)
+            _user.notify(self._listeners, "retry", event, error)
 
     @staticmethod
     def _retry_after(error: Exception) -> float:

@@ -1,0 +1,21 @@
+from ._sink cimport Sink
+from ._sync cimport fs_lock, fs_signal
+
+
+cdef class Broadcaster(Sink):
+    cdef fs_lock _lock
+    cdef fs_signal _changed  # the turn is free, or the broadcaster closed
+    cdef tuple _targets  # _lock to replace: a Destination each, an immutable snapshot
+    cdef unsigned long _owner  # _lock: the thread whose turn it is, or 0
+    cdef list _deferred  # the owner's: blocks, or None for close(), from inside its write
+    cdef bint _finished  # the owner's: all sinks are closed
+    cdef unsigned long long _dropped  # the owner's to write
+    cdef dict _trouble  # the owner's: id of a sink -> how its refusals are logged
+
+    cdef int send(self, object event, tuple block) except -1
+    cdef bint take_turn(self, double deadline, bint closing) except -1
+    cdef int end_turn(self, object fatal) except -1
+    cdef object fan_out(self, object event, tuple block)
+    cdef object refused(self, object sink, object event, Py_ssize_t n, object error)
+    cdef int close_all(self, double deadline) except -1
+    cdef int after_fork(self) except -1

@@ -1,0 +1,295 @@
+# cython: freethreading_compatible=True
+"""Fan-out. Compare broadcast.go of docker/go-events.
+
+Writers take turns, so that every sink sees the same order. The turn is a field, not a held
+lock: sinks are called with no lock held. A write from inside the writing thread's own turn,
+by one of the sinks, is deferred and follows the current event.
+"""
+
+cimport cython
+
+from fastsinks import _check
+from fastsinks._errors import CloseTimeoutError, SinkClosedError
+from fastsinks._log import Burst, describe_error, logger
+
+from ._destination cimport Destination
+from ._sink cimport register_native
+from ._sync cimport (
+    FS_FOREVER,
+    fs_acquire,
+    fs_breathe,
+    fs_init,
+    fs_is_inherited,
+    fs_lock_init,
+    fs_notify,
+    fs_notify_one,
+    fs_now,
+    fs_release,
+    fs_self,
+    fs_signal_init,
+    fs_wait,
+)
+
+fs_init()
+
+cdef double HOLD = 0.0005  # seconds that a fan-out keeps the GIL before others may have it
+
+
+cdef inline void acquire(Broadcaster self) noexcept:
+    if fs_is_inherited(&self._lock):
+        self.after_fork()
+    fs_acquire(&self._lock)
+
+
+cdef class Broadcaster(Sink):
+    """Hands every event to every sink; all sinks see the same events in the same order.
+
+    Any thread may call anything. ``write`` calls the sinks on the caller's thread and waits
+    while another thread writes; ``add`` and ``remove`` never wait. A sink that raises
+    SinkClosedError is removed; any other exception is logged and counted in ``dropped``, and
+    affects neither another sink nor the caller. An exception that is no ``Exception``
+    (KeyboardInterrupt) is raised after all sinks were served.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._changed)
+        self._targets = ()
+        self._deferred = []
+        self._trouble = {}
+
+    def __init__(self, *sinks):
+        for sink in sinks:
+            self.add(sink)
+
+    @property
+    def sinks(self):
+        """The present sinks, in order."""
+        return tuple([(<Destination>target).sink for target in self._targets])
+
+    @property
+    def dropped(self):
+        """How many events sinks have refused, summed over the sinks."""
+        return self._dropped
+
+    def add(self, sink):
+        """Add a sink. Adding it twice does nothing; identity decides."""
+        target = Destination(sink)
+        acquire(self)
+        closed = self._closed
+        targets = self._targets
+        fs_release(&self._lock)
+        # The new snapshot is made without the lock, and tried again if another came first.
+        while not closed:
+            if any([(<Destination>known).sink is sink for known in targets]):
+                return
+            if self._replace(targets, targets + (target,)):
+                return
+            targets = self._targets
+            closed = self._closed
+        raise SinkClosedError
+
+    def remove(self, sink):
+        """Remove a sink. Removing a stranger does nothing. It may still get the current event."""
+        while True:
+            targets = self._targets
+            kept = tuple([known for known in targets if (<Destination>known).sink is not sink])
+            if len(kept) == len(targets) or self._replace(targets, kept):
+                return
+
+    def _replace(self, tuple old, tuple new):
+        cdef bint done
+        acquire(self)
+        done = self._targets is old
+        if done:
+            self._targets = new  # `old` lives on in the caller: nothing is dropped here
+        fs_release(&self._lock)
+        return done
+
+    def write(self, event):
+        """Hand an event to every sink."""
+        self.send(event, None)
+
+    def write_many(self, events):
+        """Hand a block to every sink."""
+        self.write_many_c(events)
+
+    cdef int write_c(self, object event) except -1:
+        return self.send(event, None)
+
+    cdef int write_many_c(self, object events) except -1:
+        block = tuple(events)
+        return self.send(None, block) if block else 0
+
+    def close(self, timeout=None):
+        """Close every sink, whatever one of them raises; idempotent.
+
+        Ordinary exceptions are logged. CloseTimeoutError is raised at the end, with the
+        ``undelivered`` of all. From inside a write, ``close`` returns at once and follows it.
+        """
+        cdef double deadline = fs_now() + _check.timeout(timeout)
+        acquire(self)
+        if self._owner == fs_self():
+            self._closed = True
+            fs_release(&self._lock)
+            self._deferred.append(None)
+            return
+        fs_release(&self._lock)
+        if not self.take_turn(deadline, True):
+            raise CloseTimeoutError("a sink of the broadcaster is still writing")
+        fatal = None
+        try:
+            self.close_all(FS_FOREVER if timeout is None else deadline)
+        except BaseException as error:
+            fatal = error
+        self.end_turn(fatal)
+
+    cdef bint take_turn(self, double deadline, bint closing) except -1:
+        """Wait for the turn; false if the deadline passes. Writing to a closed one raises."""
+        cdef unsigned int seen
+        acquire(self)
+        if closing:
+            self._closed = True
+            fs_notify(&self._changed)
+        while self._owner != 0 and (closing or not self._closed):
+            seen = self._changed.count
+            fs_release(&self._lock)
+            if fs_now() >= deadline:
+                return False
+            fs_wait(&self._lock, &self._changed, seen, deadline)
+            acquire(self)
+        if self._closed and not closing:
+            fs_release(&self._lock)
+            raise SinkClosedError
+        self._owner = fs_self()
+        fs_release(&self._lock)
+        return True
+
+    cdef int end_turn(self, object fatal) except -1:
+        """Do what was deferred, give the turn back, then raise `fatal` if there is such."""
+        while self._deferred:
+            block = self._deferred.pop(0)
+            try:
+                if block is None:
+                    self.close_all(FS_FOREVER)
+                else:
+                    fatal = self.fan_out(None, block) or fatal
+            except BaseException as error:
+                fatal = error
+        acquire(self)
+        self._owner = 0
+        fs_notify(&self._changed)
+        fs_release(&self._lock)
+        if fatal is not None:
+            raise fatal
+        return 0
+
+    cdef int send(self, object event, tuple block) except -1:
+        acquire(self)
+        if self._owner == 0 and not self._closed:
+            self._owner = fs_self()
+            fs_release(&self._lock)
+        elif self._owner == fs_self() and not self._closed:
+            fs_release(&self._lock)
+            self._deferred.append((event,) if block is None else block)
+            return 0
+        else:
+            fs_release(&self._lock)
+            self.take_turn(fs_now() + FS_FOREVER, False)
+        fatal = self.fan_out(event, block)
+        if self._deferred or fatal is not None:
+            return self.end_turn(fatal)
+        acquire(self)
+        self._owner = 0
+        fs_notify_one(&self._changed)
+        fs_release(&self._lock)
+        return 0
+
+    cdef object fan_out(self, object event, tuple block):
+        """Serve every sink of the snapshot; returns an exception that is to be raised later."""
+        cdef tuple targets = self._targets
+        cdef Py_ssize_t count = len(targets)
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t n = 1 if block is None else len(block)
+        cdef Destination target
+        cdef double since = 0.0
+        fatal = None
+        while i < count:
+            try:
+                # One handler around the loop, not one around each call: it costs as much.
+                while i < count:
+                    target = <Destination>targets[i]
+                    i += 1
+                    if block is not None:
+                        target.write_many(block)
+                    elif target._native is not None:
+                        target._native.write_c(event)
+                    else:
+                        target._write(event)
+                    if self._trouble:
+                        self._trouble_over(target.sink)
+                    if i % 256 == 0:
+                        if not since:
+                            since = fs_now()
+                        elif fs_now() - since > HOLD:
+                            fs_breathe()
+                            since = fs_now()
+            except SinkClosedError:
+                self.remove(target.sink)
+                self._trouble.pop(id(target.sink), None)
+            except BaseException as error:
+                fatal = self.refused(target.sink, event if block is None else block[0], n, error) or fatal
+        return fatal
+
+    cdef object refused(self, object sink, object event, Py_ssize_t n, object error):
+        self._dropped += n
+        trouble = self._trouble.get(id(sink))
+        if trouble is None:
+            trouble = Burst(f"broadcaster: {type(sink).__name__} refused an event")
+            self._trouble[id(sink)] = trouble
+        trouble.happened(event, describe_error(error), n)
+        return None if isinstance(error, Exception) else error
+
+    def _trouble_over(self, sink):
+        trouble = self._trouble.pop(id(sink), None)
+        if trouble is not None:
+            trouble.over()
+
+    cdef int close_all(self, double deadline) except -1:
+        if self._finished:
+            return 0
+        self._finished = True
+        late = []
+        fatal = None
+        for target in self._targets:
+            sink = (<Destination>target).sink
+            try:
+                _check.close(
+                    sink, FS_FOREVER if deadline == FS_FOREVER else max(0.0, deadline - fs_now())
+                )
+            except CloseTimeoutError as error:
+                late.append(error)
+            except Exception as error:
+                logger.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
+            except BaseException as error:
+                fatal = error
+        if fatal is not None:
+            raise fatal
+        if late:
+            raise CloseTimeoutError(
+                f"{len(late)} of {len(self._targets)} sinks did not close in time",
+                [event for error in late for event in error.undelivered],
+            )
+        return 0
+
+    cdef int after_fork(self) except -1:
+        """In a child: a writer of the parent's is not here."""
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._changed)
+        if self._owner != fs_self():
+            self._owner = 0
+            self._deferred = []
+        return 0
+
+
+register_native(Broadcaster)

@@ -1,0 +1,204 @@
+# cython: freethreading_compatible=True
+"""A sink that one listens to. Compare channel.go of docker/go-events."""
+
+from collections import deque
+
+from fastsinks import _check
+from fastsinks._aio import ChannelEvents
+from fastsinks._errors import SinkClosedError
+
+from ._sink cimport register_native
+from ._sync cimport (
+    FS_FOREVER,
+    fs_acquire,
+    fs_init,
+    fs_is_inherited,
+    fs_lock_init,
+    fs_notify,
+    fs_now,
+    fs_release,
+    fs_signal_init,
+    fs_wait,
+)
+
+fs_init()
+
+
+cdef inline void acquire(Channel self) noexcept:
+    if fs_is_inherited(&self._lock):
+        self.after_fork()
+    fs_acquire(&self._lock)
+
+
+cdef class Offer:
+    """An event on its way through a channel."""
+
+
+cdef class Channel(Sink):
+    """A sink that one listens to: with ``get``, or by iterating, also asynchronously.
+
+    Any number of threads may write and read; each event goes to one reader, in the order of
+    the writes. ``write`` blocks while ``buffer`` events wait to be taken; with ``buffer=0`` it
+    is a rendezvous, and returns when a reader took the event. After ``close``, writes raise
+    SinkClosedError (also those that wait, and then nothing was handed over), and readers
+    drain what is buffered.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._arrived)
+        fs_signal_init(&self._taken)
+        self._offers = deque()
+        self._watchers = ()
+
+    def __init__(self, buffer=0):
+        self.buffer = _check.size("buffer", buffer)
+
+    def __len__(self):
+        """How many events are buffered."""
+        return self._count if self.buffer else 0
+
+    def write(self, event):
+        """Offer an event; blocks until there is room for it, or a reader took it."""
+        self.write_c(event)
+
+    cdef int write_c(self, object event) except -1:
+        cdef Offer offer = Offer()
+        cdef unsigned int seen
+        offer.event = event
+        acquire(self)
+        while self.buffer and self._count >= self.buffer and not self._closed:
+            seen = self._taken.count
+            fs_release(&self._lock)
+            fs_wait(&self._lock, &self._taken, seen, fs_now() + FS_FOREVER)
+            acquire(self)
+        if self._closed:
+            fs_release(&self._lock)
+            raise SinkClosedError
+        self._offers.append(offer)
+        self._count += 1
+        fs_notify(&self._arrived)
+        fs_release(&self._lock)
+        if self._watchers:
+            self.ring()
+        if self.buffer:
+            return 0
+        try:
+            while True:
+                acquire(self)
+                if offer.taken or self._closed:
+                    fs_release(&self._lock)
+                    break
+                seen = self._taken.count
+                fs_release(&self._lock)
+                fs_wait(&self._lock, &self._taken, seen, fs_now() + FS_FOREVER)
+        finally:
+            self.withdraw(offer)
+        if not offer.taken:
+            raise SinkClosedError
+        return 0
+
+    cdef int withdraw(self, Offer offer) except -1:
+        """Closed or interrupted before a reader came: the event was never committed."""
+        acquire(self)
+        if not offer.taken and not offer.withdrawn:
+            offer.withdrawn = True  # a reader will throw it away
+            self._count -= 1
+        fs_release(&self._lock)
+        return 0
+
+    def get(self, timeout=None):
+        """The next event. Blocks; TimeoutError after ``timeout`` seconds.
+
+        SinkClosedError once the channel is closed and drained.
+        """
+        cdef double deadline = fs_now() + _check.timeout(timeout)
+        cdef Offer offer
+        cdef unsigned int seen
+        while True:
+            acquire(self)
+            if self._count:
+                offer = self._offers.popleft()
+                if not offer.withdrawn:
+                    offer.taken = True
+                    self._count -= 1
+                    fs_notify(&self._taken)
+                    fs_release(&self._lock)
+                    return offer.event
+                fs_release(&self._lock)
+                offer = None
+                continue
+            seen = self._arrived.count
+            fs_release(&self._lock)
+            if self._closed:
+                raise SinkClosedError
+            if fs_now() >= deadline:
+                raise TimeoutError(f"no event within {timeout} seconds")
+            fs_wait(&self._lock, &self._arrived, seen, deadline)
+
+    def close(self, timeout=None):
+        """Refuse further events; never blocks. Readers drain what is buffered."""
+        _check.timeout(timeout)
+        acquire(self)
+        self._closed = True
+        if self.buffer == 0:
+            for offer in self._offers:  # their writers have been told
+                (<Offer>offer).withdrawn = True
+            self._count = 0
+        fs_notify(&self._arrived)
+        fs_notify(&self._taken)
+        fs_release(&self._lock)
+        self.ring()
+
+    def done(self, timeout=None):
+        """Wait until the channel is closed; false if it was not within ``timeout`` seconds."""
+        cdef double deadline = fs_now() + _check.timeout(timeout)
+        cdef unsigned int seen
+        while True:
+            acquire(self)
+            seen = self._arrived.count
+            fs_release(&self._lock)
+            if self._closed:
+                return True
+            if fs_now() >= deadline:
+                return False
+            fs_wait(&self._lock, &self._arrived, seen, deadline)
+
+    cdef int ring(self) except -1:
+        for watcher in self._watchers:
+            watcher()
+        return 0
+
+    def _watch(self, watcher):
+        """Have ``watcher()`` called, by any thread, when an event arrives or the channel closes."""
+        self._watchers = self._watchers + (watcher,)
+
+    def _unwatch(self, watcher):
+        self._watchers = tuple([known for known in self._watchers if known is not watcher])
+
+    def __iter__(self):
+        """Events until the channel is closed and drained."""
+        while True:
+            try:
+                event = self.get()
+            except SinkClosedError:
+                return
+            yield event
+
+    def __aiter__(self):
+        """The same for ``async for``; a cancelled step loses no event."""
+        return ChannelEvents(self)
+
+    cdef int after_fork(self) except -1:
+        """In a child: the writers of a rendezvous live in the parent, and so do watchers."""
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._arrived)
+        fs_signal_init(&self._taken)
+        self._watchers = ()
+        if self.buffer == 0:
+            self._offers = deque()
+            self._count = 0
+        return 0
+
+
+register_native(Channel)

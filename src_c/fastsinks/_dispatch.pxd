@@ -1,0 +1,75 @@
+from cpython.object cimport PyObject
+
+from ._sync cimport fs_lock, fs_signal
+
+
+cdef enum Outcome:
+    IDLE  # nothing to do, until scheduled again
+    MORE  # would go on, but others are to have their turn
+    TIMED  # has put itself on a timer
+
+
+cdef struct Strand:
+    # What runs one after the other: the dispatcher's side of a queue.
+    #
+    # It is idle, ready, running or on a timer; while it is not idle, the dispatcher owns
+    # a reference to `owner`.
+    PyObject *owner  # set once
+    Outcome (*run)(PyObject *owner) noexcept  # set once; called with the GIL, under no lock
+    Strand *next  # dispatcher's lock: in the list of the ready
+    Py_ssize_t slot  # dispatcher's lock: index in the timers + 1, 0 if not there
+    double when  # dispatcher's lock: of the timer
+
+
+cdef class Dispatcher:
+    cdef object __weakref__
+    cdef readonly int max_workers
+    cdef readonly double idle_timeout
+    cdef readonly str name
+
+    cdef fs_lock _lock  # guards all below; the last in the order of locks
+    cdef fs_signal _call  # standing workers wait here for a turn
+    cdef fs_signal _watch  # the one that keeps the time waits here
+    cdef fs_signal _change  # closers wait here
+    cdef Strand *_first  # the ready, in order
+    cdef Strand *_last
+    cdef Strand **_timers  # a binary heap by `when`
+    cdef Py_ssize_t _timed  # how many
+    cdef Py_ssize_t _room  # how many fit
+    cdef Py_ssize_t _strands  # how many exist, each of which has room in the heap
+    cdef Py_ssize_t _busy  # how many are not idle
+    cdef Py_ssize_t _open  # how many belong to queues that are not closed
+    cdef int _workers  # alive or being started
+    cdef int _standing  # parked, waiting for a turn
+    cdef bint _watching  # one more is parked: it keeps the time
+    cdef bint _ticking  # ... and looks every millisecond whether running workers are blocked
+    cdef bint _called  # a worker has been called, or started, and has not yet come
+    cdef int _running  # workers that have a turn
+    cdef int _limit  # how many may have one
+    cdef unsigned long _epoch  # counts the times that all running workers lost their turn
+    cdef unsigned long _progress  # moves whenever something is delivered; not exact
+    cdef bint _stopped
+
+    # For queues. Those with a bint result say whether start_worker() must be called, by a
+    # thread that holds no lock.
+    cdef int attach(self) except -1
+    cdef void detach(self) noexcept
+    cdef void closed_one(self) noexcept
+    cdef bint schedule(self, Strand *strand) noexcept  # was idle
+    cdef void schedule_at(self, Strand *strand, double when) noexcept  # is running
+    cdef bint expedite(self, Strand *strand) noexcept  # if on a timer
+    cdef void start_worker(self) noexcept
+    cdef bint help(self) except -1
+
+    cdef bint call(self) noexcept nogil
+    cdef void promote(self, double now) noexcept nogil
+    cdef void push_ready(self, Strand *strand) noexcept nogil
+    cdef Strand *pop_ready(self) noexcept nogil
+    cdef void settle(self, Strand *strand, Outcome outcome) noexcept nogil
+    cdef bint park(self) noexcept nogil
+    cdef int work(self) except -1
+    cdef void acquire(self) noexcept
+    cdef void after_fork(self) noexcept
+
+
+cdef Dispatcher default_dispatcher()

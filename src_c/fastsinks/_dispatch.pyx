@@ -1,0 +1,501 @@
+# cython: freethreading_compatible=True
+"""Who runs the queues: many of them on few threads, one after the other in each.
+
+A thread per queue collapses at a thousand: every wake-up is a fight for the GIL. Here
+a worker goes through the list of ready queues and drains what each holds.
+
+Turns. Only a worker that has a turn takes queues from the list; with the GIL there is
+one turn, for a second thread would only contend. User code may block, though, and must
+not hold up other queues. Therefore one parked worker watches: while queues are ready
+and for a millisecond nothing was delivered, it declares the running workers blocked
+(`_epoch`), which takes their turns away, and takes one itself; at each further
+millisecond there are twice as many. A worker that returns from a long call finds
+another epoch, and parks. While nothing is ready nobody wakes up, except for timers.
+
+Who waits where:
+- standing workers on `_call`, until called or `idle_timeout` has passed;
+- one watching worker on `_watch`, until called, the next timer, a tick, or idle;
+- closers on `_change`, until no queue is busy.
+All re-check under `_lock`; a wait by a worker holds no GIL and runs no signal handlers,
+which only the main thread does.
+
+Under `_lock` no Python code runs and no reference is dropped; it may be taken under a
+queue's lock and is itself the last. Threads are started under no lock: that allocates,
+may collect garbage, and may so run anything.
+"""
+
+import _thread
+import atexit
+import threading
+import weakref
+
+from cpython.object cimport PyObject
+from libc.stdlib cimport free, realloc
+
+from fastsinks import _check
+from fastsinks._errors import CloseTimeoutError
+from fastsinks._exit import close_dispatchers
+
+from ._sync cimport (
+    FS_FOREVER,
+    decref,
+    fs_acquire_leaf,
+    fs_breathe,
+    fs_init,
+    fs_is_inherited,
+    fs_lock_init,
+    fs_notify,
+    fs_notify_one,
+    fs_now,
+    fs_release,
+    fs_signal_init,
+    fs_sleep_until,
+    fs_wait,
+    incref,
+)
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FS_TURNS ((int)sysconf(_SC_NPROCESSORS_ONLN))
+    #else
+    #define FS_TURNS 1
+    #endif
+    """
+    int FS_TURNS
+
+fs_init()
+
+cdef double TICK = 0.001  # seconds without progress after which running workers are blocked
+cdef double HOLD = 0.0005  # seconds that a worker keeps the GIL before others may have it
+cdef int MOST_TURNS = 1 << 16
+
+
+cdef class Dispatcher:
+    """Runs queues, many on few threads; the queues of a process share a default one.
+
+    A queue is served in order and by one thread at a time; queues take turns, so that a
+    long backlog does not starve a neighbour; one that is blocked in its destination, or
+    waits to retry, never holds up another. At most ``max_workers`` daemon threads are
+    started, when there is something to do, and go away when there was nothing for
+    ``idle_timeout`` seconds. ``name`` begins their names.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._call)
+        fs_signal_init(&self._watch)
+        fs_signal_init(&self._change)
+        self._limit = FS_TURNS
+
+    def __init__(self, *, max_workers=1024, idle_timeout=30.0, name="fastsinks"):
+        self.max_workers = _check.size("max_workers", max_workers, least=1)
+        self.idle_timeout = _check.seconds("idle_timeout", idle_timeout)
+        self.name = str(name)
+        _dispatchers.add(self)
+
+    def __dealloc__(self):
+        free(self._timers)
+
+    def close(self, timeout=None):
+        """Let the queues deliver what is pending, then let the workers go; idempotent.
+
+        Blocks for up to ``timeout`` seconds, then raises CloseTimeoutError; what is still
+        pending can be had by closing the queues. They refuse events from now on.
+        """
+        cdef double deadline = fs_now() + _check.timeout(timeout)
+        cdef unsigned int seen
+        cdef Py_ssize_t late
+        self.acquire()
+        while self._busy and not self._stopped and fs_now() < deadline:
+            seen = self._change.count
+            fs_release(&self._lock)
+            if not self.help():
+                fs_wait(&self._lock, &self._change, seen, deadline)
+            fs_acquire_leaf(&self._lock)
+        late = self._busy
+        self._stopped = True
+        fs_notify(&self._call)
+        fs_notify(&self._watch)
+        fs_release(&self._lock)
+        if late:
+            raise CloseTimeoutError(f"{late} queues still had events pending")
+
+    cdef void acquire(self) noexcept:
+        if fs_is_inherited(&self._lock):
+            self.after_fork()
+        fs_acquire_leaf(&self._lock)
+
+    # ---------------------------------------------------------------- called by queues
+
+    cdef int attach(self) except -1:
+        """A queue has been made. Its place in the heap is made now, so that scheduling cannot fail."""
+        cdef Strand **timers
+        self.acquire()
+        if self._strands == self._room:
+            timers = <Strand **>realloc(self._timers, (2 * self._room + 8) * sizeof(Strand *))
+            if timers == NULL:
+                fs_release(&self._lock)
+                raise MemoryError
+            self._timers = timers
+            self._room = 2 * self._room + 8
+        self._strands += 1
+        self._open += 1
+        fs_release(&self._lock)
+        return 0
+
+    cdef void detach(self) noexcept:
+        """A queue is gone."""
+        self.acquire()
+        self._strands -= 1
+        fs_release(&self._lock)
+
+    cdef void closed_one(self) noexcept:
+        """A queue refuses further events; without any open queue, workers do not linger."""
+        self.acquire()
+        self._open -= 1
+        if self._open == 0:
+            fs_notify(&self._call)
+            fs_notify(&self._watch)
+        fs_release(&self._lock)
+
+    cdef bint schedule(self, Strand *strand) noexcept:
+        cdef bint start
+        incref(strand.owner)
+        self.acquire()
+        self._busy += 1
+        self.push_ready(strand)
+        start = self.call()
+        fs_release(&self._lock)
+        return start
+
+    cdef void schedule_at(self, Strand *strand, double when) noexcept:
+        self.acquire()
+        strand.when = when
+        self._timed += 1
+        sift_up(self._timers, self._timed, strand)
+        if strand.slot == 1:
+            fs_notify(&self._watch)  # it sleeps until a later time
+        fs_release(&self._lock)
+
+    cdef bint expedite(self, Strand *strand) noexcept:
+        cdef bint start = False
+        self.acquire()
+        if strand.slot:
+            remove_timer(self._timers, self._timed, strand)
+            self._timed -= 1
+            self.push_ready(strand)
+            start = self.call()
+        fs_release(&self._lock)
+        return start
+
+    cdef void start_worker(self) noexcept:
+        """Start the worker that call() has asked for.
+
+        By way of a bare thread: threading.Thread.start() takes locks of threading's, which
+        this thread may hold if a finaliser got us here, and waits for the new thread.
+        """
+        try:
+            _thread.start_new_thread(_start, (self,))
+        except BaseException:  # no more threads or memory; or the interpreter is shutting down
+            self.not_started()
+
+    def not_started(self):
+        # Events stay pending: the next one asks again, and who waits for a queue helps.
+        fs_acquire_leaf(&self._lock)
+        self._workers -= 1
+        self._called = False
+        fs_release(&self._lock)
+
+    cdef bint help(self) except -1:
+        """Run a queue on the calling thread, if there is no worker and none can be started.
+
+        For threads that wait for a queue: at the interpreter's exit no thread starts.
+        Whether something was run.
+        """
+        cdef Strand *strand
+        cdef PyObject *owner
+        cdef Outcome outcome
+        cdef bint start
+        self.acquire()
+        if self._workers:
+            fs_release(&self._lock)
+            return False
+        start = not self._stopped and (self._first != NULL or self._timed) and self.call()
+        fs_release(&self._lock)
+        if start:
+            self.start_worker()
+        fs_acquire_leaf(&self._lock)
+        strand = NULL
+        if not self._workers:
+            self.promote(fs_now())
+            strand = self.pop_ready()
+        fs_release(&self._lock)
+        if strand == NULL:
+            return False
+        owner = strand.owner
+        outcome = strand.run(owner)
+        fs_acquire_leaf(&self._lock)
+        self.settle(strand, outcome)
+        fs_release(&self._lock)
+        if outcome == IDLE:
+            decref(owner)
+        return True
+
+    # ------------------------------------------------- under the lock, without the GIL
+
+    cdef void push_ready(self, Strand *strand) noexcept nogil:
+        strand.next = NULL
+        if self._first == NULL:
+            self._first = strand
+        else:
+            self._last.next = strand
+        self._last = strand
+
+    cdef Strand *pop_ready(self) noexcept nogil:
+        cdef Strand *strand = self._first
+        if strand != NULL:
+            self._first = strand.next
+        return strand
+
+    cdef bint call(self) noexcept nogil:
+        """Something is ready: see to it that a worker will notice. True: start one."""
+        if self._called:
+            return False
+        if self._running < self._limit:
+            if self._standing:
+                self._called = True
+                fs_notify_one(&self._call)
+            elif self._watching:
+                self._called = True
+                fs_notify(&self._watch)
+            elif self._workers < self.max_workers and not self._stopped:
+                self._called = True
+                self._workers += 1
+                return True
+        elif self._watching and not self._ticking:
+            self._ticking = True
+            fs_notify(&self._watch)  # those that run may be blocked
+        return False
+
+    cdef void promote(self, double now) noexcept nogil:
+        """Make ready what was on a timer until now."""
+        cdef Strand *strand
+        while self._timed and self._timers[0].when <= now:
+            strand = self._timers[0]
+            remove_timer(self._timers, self._timed, strand)
+            self._timed -= 1
+            self.push_ready(strand)
+
+    cdef void settle(self, Strand *strand, Outcome outcome) noexcept nogil:
+        """After a run. With IDLE the strand may already be ready again, or run elsewhere:
+        only its count is looked after here."""
+        self._progress += 1
+        if outcome == MORE:
+            self.push_ready(strand)
+        elif outcome == IDLE:
+            self._busy -= 1
+            if self._busy == 0:
+                self._limit = FS_TURNS
+                fs_notify(&self._change)
+
+    cdef bint park(self) noexcept nogil:
+        """Wait for a turn, which the worker then has; or false: leave."""
+        cdef double now = fs_now()
+        cdef double leave_at = now + self.idle_timeout
+        cdef double tick_at = FS_FOREVER  # while ticking: when the tick is over
+        cdef double until
+        cdef unsigned long seen = 0  # _progress when the tick began
+        cdef bint watching = False
+        cdef bint stay = True
+        while not self._stopped:
+            self._called = False  # whoever was called: this one is awake and looks
+            self.promote(now)
+            if self._first != NULL and self._running >= self._limit and now >= tick_at:
+                if seen == self._progress:
+                    # A whole tick and nothing moved: they are blocked.
+                    self._epoch += 1
+                    self._running = 0
+                    if self._limit < MOST_TURNS:
+                        self._limit *= 2
+                else:
+                    self._limit = FS_TURNS
+            if self._first != NULL and self._running < self._limit:
+                self._running += 1
+                break
+            if self._open == 0 and self._busy == 0:
+                leave_at = now
+            if not self._watching:
+                self._watching = watching = True
+            if watching:
+                self._ticking = self._first != NULL
+                if not self._ticking:
+                    tick_at = FS_FOREVER
+                elif tick_at == FS_FOREVER or tick_at <= now:
+                    tick_at = now + TICK
+                    seen = self._progress
+                if self._timed or self._running or self._standing:
+                    if leave_at <= now:
+                        leave_at = now + self.idle_timeout + TICK  # not before the others
+                elif leave_at <= now:
+                    stay = False
+                    break
+                until = leave_at if tick_at > leave_at else tick_at
+                if self._timed and self._timers[0].when < until:
+                    until = self._timers[0].when
+                fs_sleep_until(&self._lock, &self._watch, until)
+            else:
+                if leave_at <= now:
+                    stay = False
+                    break
+                self._standing += 1
+                fs_sleep_until(&self._lock, &self._call, leave_at)
+                self._standing -= 1
+            now = fs_now()
+        else:
+            stay = False
+        if watching:
+            self._watching = self._ticking = False
+            if self._standing:
+                fs_notify_one(&self._call)  # somebody else keeps the time
+        return stay
+
+    # ------------------------------------------------------------------------- workers
+
+    cdef int work(self) except -1:
+        """A worker's life. The GIL is held but in park() and where a destination gives it away."""
+        cdef Strand *strand
+        cdef PyObject *owner
+        cdef Outcome outcome
+        cdef unsigned long epoch
+        cdef double since
+        cdef unsigned int turns = 0
+        cdef bint start
+        cdef bint stay
+        while True:
+            with nogil:
+                fs_acquire_leaf(&self._lock)
+                stay = self.park()
+                epoch = self._epoch
+                if not stay:
+                    self._workers -= 1
+                    fs_notify(&self._change)
+                fs_release(&self._lock)
+            if not stay:
+                return 0
+            since = fs_now()
+            fs_acquire_leaf(&self._lock)
+            while True:
+                if epoch != self._epoch:
+                    break  # another worker has this one's turn
+                if self._first == NULL or self._running > self._limit:
+                    self._running -= 1
+                    break
+                strand = self.pop_ready()
+                owner = strand.owner
+                start = False
+                if self._first != NULL:
+                    start = self.call()  # for another turn, or the watch
+                if not (start or self._called or self._watching or self._standing):
+                    # Somebody has to stand by, in case that user code blocks.
+                    start = self._workers < self.max_workers and not self._stopped
+                    if start:
+                        self._called = True
+                        self._workers += 1
+                fs_release(&self._lock)
+                if start:
+                    self.start_worker()
+                outcome = strand.run(owner)
+                fs_acquire_leaf(&self._lock)
+                self.settle(strand, outcome)
+                turns += 1
+                if outcome == IDLE or turns % 16 == 0:
+                    fs_release(&self._lock)
+                    if outcome == IDLE:
+                        decref(owner)  # may be the last: runs finalisers
+                    if turns % 16 == 0 and fs_now() - since > HOLD:
+                        fs_breathe()
+                        since = fs_now()
+                    fs_acquire_leaf(&self._lock)
+            fs_release(&self._lock)
+
+    cdef void after_fork(self) noexcept:
+        """In a child: no worker is here, and what was scheduled is the parent's to deliver."""
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._call)
+        fs_signal_init(&self._watch)
+        fs_signal_init(&self._change)
+        self._first = self._last = NULL
+        self._timed = 0
+        self._busy = 0
+        self._workers = self._standing = self._running = 0
+        self._watching = self._ticking = self._called = False
+        self._limit = FS_TURNS
+
+
+def _start(Dispatcher dispatcher):
+    """Runs in a bare thread of its own: start a worker that threading knows, and logs can name."""
+    try:
+        threading.Thread(
+            target=_work, args=(dispatcher,), name=f"{dispatcher.name}-worker", daemon=True
+        ).start()
+    except BaseException:
+        dispatcher.not_started()
+
+
+def _work(Dispatcher dispatcher):
+    dispatcher.work()
+
+
+# ------------------------------------------------------- a binary heap that knows its slots
+
+cdef void place(Strand **heap, Py_ssize_t at, Strand *strand) noexcept nogil:
+    heap[at - 1] = strand
+    strand.slot = at
+
+
+cdef void sift_up(Strand **heap, Py_ssize_t at, Strand *strand) noexcept nogil:
+    while at > 1 and heap[at // 2 - 1].when > strand.when:
+        place(heap, at, heap[at // 2 - 1])
+        at //= 2
+    place(heap, at, strand)
+
+
+cdef void sift_down(Strand **heap, Py_ssize_t size, Py_ssize_t at, Strand *strand) noexcept nogil:
+    cdef Py_ssize_t child
+    while 2 * at <= size:
+        child = 2 * at
+        if child < size and heap[child].when < heap[child - 1].when:
+            child += 1
+        if heap[child - 1].when >= strand.when:
+            break
+        place(heap, at, heap[child - 1])
+        at = child
+    place(heap, at, strand)
+
+
+cdef void remove_timer(Strand **heap, Py_ssize_t size, Strand *strand) noexcept nogil:
+    """Take a strand out of a heap of ``size``; the last one fills its place."""
+    cdef Py_ssize_t at = strand.slot
+    cdef Strand *last = heap[size - 1]
+    strand.slot = 0
+    if last == strand:
+        return
+    if at > 1 and heap[at // 2 - 1].when > last.when:
+        sift_up(heap, at, last)
+    else:
+        sift_down(heap, size - 1, at, last)
+
+
+# -------------------------------------------------------------------------- the default
+
+_dispatchers = weakref.WeakSet()
+cdef Dispatcher _default = Dispatcher()
+
+
+cdef Dispatcher default_dispatcher():
+    """The one that the process's queues share, unless they are given another."""
+    return _default
+
+
+atexit.register(close_dispatchers, _dispatchers)

@@ -1,0 +1,96 @@
+from cpython.object cimport PyObject
+
+from ._backlog cimport Backlog
+from ._destination cimport Destination
+from ._dispatch cimport Dispatcher, Outcome, Strand
+from ._retry cimport Attempt, RetryingSink
+from ._sink cimport Sink
+from ._sync cimport fs_lock, fs_signal
+
+
+cdef enum Policy:
+    BLOCK
+    RAISE
+    DROP_NEWEST
+    DROP_OLDEST
+
+
+cdef enum Mode:  # how to deliver, found out once
+    INSTANT  # to a NullSink: a chunk at a time, for it neither blocks nor runs user code
+    SINGLE  # an event a call
+    BLOCKS  # write_many
+    RETRYING  # to a RetryingSink, a step at a time
+
+
+cdef enum Step:  # what a worker does next
+    REST
+    LINGER
+    DELIVER
+    CLOSE
+
+
+cdef class Queue(Sink):
+    # Set once, in __init__.
+    cdef readonly str name
+    cdef readonly Py_ssize_t maxsize
+    cdef Policy _policy
+    cdef Mode _mode
+    cdef Py_ssize_t _batch_size
+    cdef double _linger
+    cdef Destination _dst
+    cdef RetryingSink _retrying  # dst, with RETRYING
+    cdef tuple _listeners
+    cdef object _dead_letter
+    cdef Dispatcher _dispatcher
+    cdef object _trouble  # logs drops
+    cdef Strand _strand  # the dispatcher's
+
+    # Guarded by _lock, under which the dispatcher's may be taken.
+    cdef fs_lock _lock
+    cdef fs_signal _space  # there is room, or no more writing: writers wait here
+    cdef fs_signal _done  # something has finished: flush and close wait here
+    cdef bint _slow  # closed, bounded or listened to: accept() sees to it all
+    cdef unsigned long long _accepted
+    cdef unsigned long long _delivered
+    cdef unsigned long long _dropped
+    cdef unsigned long long _appended  # events that ever entered the backlog
+    cdef unsigned long long _goal  # the least _appended that a flush waits for, or NO_GOAL
+    cdef unsigned long long _hurry  # _appended at the last flush: no lingering below
+    cdef Backlog _backlog  # accepted, not yet taken for delivery
+    cdef bint _scheduled  # the strand is ready, running or on a timer
+    cdef unsigned long _runner  # the thread that delivers just now, or 0
+    cdef PyObject *_single  # in flight, with SINGLE; the reference is the runner's
+    cdef list _block  # in flight, with BLOCKS and RETRYING; never changed
+    cdef Attempt _attempt  # how far _block is, with RETRYING
+    cdef Py_ssize_t _in_flight  # how many events; a closer that gives up on them sets it to 0
+    cdef Py_ssize_t _settling  # counted, but not yet reported to listeners and dead letter
+    cdef double _linger_until  # 0: does not linger
+    cdef bint _dst_closing  # somebody closes dst
+    cdef bint _finished  # dst is closed, or a closer has given up
+    cdef bint _abandoned  # a closer's deadline has passed
+    cdef list _left  # in flight when abandoned, and not delivered
+    cdef object _close_error  # raised by dst.close(), for one closer
+    cdef double _close_by  # the earliest deadline of all closers
+    cdef bint _troubled  # drops since the last delivery; the runner's alone
+
+    cdef int accept(self, tuple events) except -1
+    cdef int announce(self, tuple events, bint append) except -1
+    cdef int append(self, tuple events) except -1
+    cdef bint wake(self) noexcept
+    cdef int report(self, list lost, str reason) except -1
+    cdef Outcome turn(self) noexcept
+    cdef Step next_step(self) noexcept
+    cdef int deliver_instantly(self, double *end) except -1
+    cdef int deliver_singles(self, double *end, PyObject **finished) except -1
+    cdef int deliver_block(self) except -1
+    cdef double deliver_step(self) except -1
+    cdef int take_block(self) except -1
+    cdef int failed(self, object error) except -1
+    cdef int observed(self, list delivered) except -1
+    cdef void finish(self, Py_ssize_t delivered, Py_ssize_t dropped) noexcept
+    cdef int delivered(self, list block) except -1
+    cdef void settled(self) noexcept
+    cdef bint wait(self, unsigned long long goal, bint closing, double deadline) except -1
+    cdef int abandon(self) except -1
+    cdef list take_waiting(self)
+    cdef int after_fork(self) except -1

@@ -1,0 +1,889 @@
+# cython: freethreading_compatible=True
+"""The queue: writers append, a worker delivers. Compare queue.go of docker/go-events.
+
+An event's way. A writer appends it to the backlog, under the lock, and makes the queue's
+strand ready if it was idle. A worker of the dispatcher then has a turn(): it takes what
+is next (from then on it is in flight), calls the destination with no lock held, and
+accounts for the outcome. Each event ends as delivered, as dropped (counted, logged, and in
+the dead letter), or in the hands of a closer whose deadline has passed.
+
+`accepted == delivered + dropped + pending` holds whenever the lock is free, because
+pending is computed. What has finished is told by positions: an event's is the value of
+`_appended` before it entered the backlog; all up to `_appended - waiting - in flight`
+have finished, for delivery is in order and discards come from the front.
+
+A closer that gives up takes the backlog, closes the destination, and after a moment of
+grace also takes what is in flight, by setting `_in_flight` to 0. Whoever finds it 0 after
+a call into the destination has nothing to account for.
+"""
+
+import _thread
+
+cimport cython
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.object cimport PyObject
+from libc.stdlib cimport free, malloc
+
+from fastsinks import _check, _user
+from fastsinks._errors import CloseTimeoutError, QueueFullError, SinkClosedError
+from fastsinks._log import Burst, describe_error, logger
+from fastsinks._stats import QueueStats
+
+from ._backlog cimport (
+    Chunk,
+    backlog_detach,
+    backlog_free,
+    backlog_pop,
+    backlog_push,
+    backlog_reserve,
+)
+from ._dispatch cimport IDLE, MORE, TIMED, default_dispatcher
+from ._sink cimport NullSink, register_native
+from ._sync cimport (
+    FS_FOREVER,
+    decref,
+    fs_acquire,
+    fs_init,
+    fs_is_inherited,
+    fs_lock_init,
+    fs_notify,
+    fs_now,
+    fs_release,
+    fs_self,
+    fs_signal_init,
+    fs_wait,
+    incref,
+)
+
+cdef extern from "Python.h":
+    void Py_SET_SIZE(object, Py_ssize_t)
+
+fs_init()
+
+cdef double GRACE = 0.05  # seconds for a destination closed at a deadline to let go of its events
+cdef double HELP = 0.02  # seconds between looks at a dispatcher that has no workers
+cdef double TURN = 0.0005  # seconds after which other queues have their turn
+cdef unsigned long long NO_GOAL = <unsigned long long>-1
+cdef dict POLICIES = {
+    "block": BLOCK,
+    "raise": RAISE,
+    "drop_newest": DROP_NEWEST,
+    "drop_oldest": DROP_OLDEST,
+}
+
+
+cdef inline void acquire(Queue self) noexcept:
+    if fs_is_inherited(&self._lock):
+        self.after_fork()
+    fs_acquire(&self._lock)
+
+
+cdef inline unsigned long long pending(Queue self) noexcept:
+    return self._accepted - self._delivered - self._dropped
+
+
+cdef inline unsigned long long finished_up_to(Queue self) noexcept:
+    return self._appended - self._backlog.count - self._in_flight - self._settling
+
+
+cdef inline bint is_full(Queue self) noexcept:
+    return self.maxsize > 0 and pending(self) >= <unsigned long long>self.maxsize
+
+
+cdef Outcome run(PyObject *owner) noexcept:
+    return (<Queue>owner).turn()
+
+
+@cython.no_gc_clear  # the dispatcher is needed in __dealloc__; cycles end at the destination
+cdef class Queue(Sink):
+    """Makes delivery asynchronous: ``write`` appends and returns, a worker calls ``dst``.
+
+    Any thread may call anything. Events reach ``dst`` in the order in which they were
+    accepted, one call at a time, on a thread of the dispatcher. ``write`` blocks only with
+    ``maxsize`` and ``when_full="block"``. An exception of ``dst`` drops the event, or block:
+    it is counted, logged, and handed to ``dead_letter``, which is never closed. A queue
+    with pending events stays alive until they are delivered; an idle one costs no thread.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._space)
+        fs_signal_init(&self._done)
+        self._strand.owner = <PyObject *>self
+        self._strand.run = run
+        self._goal = NO_GOAL
+        self._close_by = FS_FOREVER * 1000
+
+    def __init__(
+        self,
+        dst,
+        *,
+        maxsize=0,
+        when_full="block",
+        batch_size=1,
+        linger=0.0,
+        listeners=(),
+        dead_letter=None,
+        dispatcher=None,
+        name=None,
+    ):
+        if self._dst is not None:
+            raise RuntimeError("a queue is initialised once")
+        destination = Destination(dst)
+        self.maxsize = _check.size("maxsize", maxsize)
+        policy = POLICIES.get(when_full) if isinstance(when_full, str) else None
+        if policy is None:
+            raise ValueError(
+                "when_full must be 'block', 'raise', 'drop_newest' or 'drop_oldest', "
+                f"not {when_full!r}"
+            )
+        self._policy = policy
+        self._batch_size = _check.size("batch_size", batch_size, least=1)
+        self._linger = _check.seconds("linger", linger)
+        self._listeners = _check.listeners(listeners, "ingress", "egress")
+        if dead_letter is not None:
+            _check.destination(dead_letter, role="a dead letter")
+        self._dead_letter = dead_letter
+        if dispatcher is not None and not isinstance(dispatcher, Dispatcher):
+            raise TypeError(f"dispatcher must be a Dispatcher, not {dispatcher!r}")
+        self.name = f"queue to {type(dst).__name__}" if name is None else str(name)
+        self._trouble = Burst(f"{self.name}: dropped an event")
+        if type(dst) is RetryingSink:
+            self._mode = RETRYING
+            self._retrying = dst
+        elif self._batch_size > 1 and destination.takes_blocks:
+            self._mode = BLOCKS
+        elif type(dst) is NullSink and not self._listeners:
+            self._mode = INSTANT
+        else:
+            self._mode = SINGLE
+        self._slow = self.maxsize > 0 or bool(self._listeners)
+        self._dispatcher = default_dispatcher() if dispatcher is None else dispatcher
+        self._dispatcher.attach()
+        self._dst = destination
+
+    def __dealloc__(self):
+        if self._dst is None:
+            return  # not even attached
+        while self._backlog.count:
+            decref(backlog_pop(&self._backlog))
+        backlog_free(&self._backlog)
+        if not self._closed:
+            self._dispatcher.closed_one()
+        self._dispatcher.detach()
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.name!r} pending={len(self)}>"
+
+    def __len__(self):
+        """Events that are accepted and not yet finished."""
+        acquire(self)
+        count = pending(self)
+        fs_release(&self._lock)
+        return count
+
+    def stats(self):
+        """``(accepted, delivered, dropped, pending)``, which always adds up."""
+        cdef unsigned long long accepted
+        cdef unsigned long long delivered
+        cdef unsigned long long dropped
+        acquire(self)
+        accepted = self._accepted
+        delivered = self._delivered
+        dropped = self._dropped
+        fs_release(&self._lock)
+        return QueueStats(accepted, delivered, dropped, accepted - delivered - dropped)
+
+    # ---------------------------------------------------------------------- accepting
+
+    def write(self, event):
+        """Accept an event: append it and return. See ``when_full`` for a full queue."""
+        self.write_c(event)
+
+    def write_many(self, events):
+        """Accept a block, stored contiguously, or refuse it as a whole."""
+        self.write_many_c(events)
+
+    cdef int write_c(self, object event) except -1:
+        cdef bint start
+        acquire(self)
+        if self._slow or self._dispatcher._stopped:
+            fs_release(&self._lock)
+            return self.accept((event,))
+        if not backlog_reserve(&self._backlog, 1):
+            fs_release(&self._lock)
+            raise MemoryError
+        incref(<PyObject *>event)
+        backlog_push(&self._backlog, <PyObject *>event)
+        self._accepted += 1
+        self._appended += 1
+        start = self.wake()
+        fs_release(&self._lock)
+        if start:
+            self._dispatcher.start_worker()
+        return 0
+
+    cdef int write_many_c(self, object events) except -1:
+        cdef tuple block = tuple(events)  # a list may be changed by others while we wait
+        if self.maxsize and len(block) > self.maxsize:
+            raise ValueError(f"a block of {len(block)} events exceeds maxsize={self.maxsize}")
+        if block:
+            self.accept(block)
+        return 0
+
+    cdef int accept(self, tuple events) except -1:
+        """The whole of it: wait or discard if there is no room, count, append, tell listeners."""
+        cdef Py_ssize_t n = len(events)
+        cdef Py_ssize_t over
+        cdef Py_ssize_t i
+        cdef Py_ssize_t held
+        cdef PyObject **evicted = NULL
+        cdef Py_ssize_t evictions = 0
+        cdef bint refused = False
+        cdef bint start = False
+        cdef unsigned int seen
+        acquire(self)
+        while True:
+            if self._closed or self._dispatcher._stopped:
+                fs_release(&self._lock)
+                raise SinkClosedError(f"{self.name} or its dispatcher is closed")
+            held = pending(self)
+            over = held + n - self.maxsize
+            if self.maxsize == 0 or over <= 0:
+                break
+            if self._policy == BLOCK:
+                seen = self._space.count
+                if self._linger_until:  # what does not fit cannot fill the block
+                    start = self._dispatcher.expedite(&self._strand)
+                fs_release(&self._lock)
+                if start:
+                    self._dispatcher.start_worker()
+                    start = False
+                if self._runner == fs_self():
+                    raise QueueFullError(f"{self.name} is full, and only its own delivery waits")
+                fs_wait(&self._lock, &self._space, seen, fs_now() + FS_FOREVER)
+                acquire(self)
+            elif self._policy == RAISE:
+                fs_release(&self._lock)
+                raise QueueFullError(f"{self.name} holds {held} of {self.maxsize} events")
+            else:
+                if self._policy == DROP_OLDEST and self._backlog.count >= over:
+                    evicted = <PyObject **>malloc(over * sizeof(PyObject *))
+                if evicted != NULL:
+                    evictions = over
+                    for i in range(over):
+                        evicted[i] = backlog_pop(&self._backlog)
+                else:
+                    refused = True
+                break
+        self._accepted += n  # holds the place while ingress() runs, without the lock
+        self._dropped += n if refused else evictions
+        if evictions and self._goal <= finished_up_to(self):
+            fs_notify(&self._done)
+        if not self._listeners and not refused:
+            if backlog_reserve(&self._backlog, n):
+                for i in range(n):
+                    incref(<PyObject *>events[i])
+                    backlog_push(&self._backlog, <PyObject *>events[i])
+                self._appended += n
+                start = self.wake()
+            else:
+                self._accepted -= n
+                n = -1
+        fs_release(&self._lock)
+        if start:
+            self._dispatcher.start_worker()
+        try:
+            if n < 0:
+                raise MemoryError
+            if self._listeners:
+                self.announce(events, not refused)
+        finally:
+            if refused:
+                self.report(list(events), "the queue is full")
+            elif evictions:
+                lost = []
+                for i in range(evictions):
+                    lost.append(<object>evicted[i])
+                    decref(evicted[i])
+                free(evicted)
+                self.report(lost, "the queue is full")
+        return 0
+
+    cdef int announce(self, tuple events, bint append) except -1:
+        """Tell the listeners first, so that no egress comes before its ingress."""
+        try:
+            for event in events:
+                _user.notify(self._listeners, "ingress", event)
+            if append:
+                self.append(events)
+        except BaseException:
+            if append:
+                acquire(self)
+                self._accepted -= len(events)
+                fs_notify(&self._space)
+                fs_notify(&self._done)
+                fs_release(&self._lock)
+            raise
+        return 0
+
+    cdef int append(self, tuple events) except -1:
+        """Append what has been accepted."""
+        cdef Py_ssize_t i
+        cdef bint start
+        acquire(self)
+        if self._abandoned:
+            fs_release(&self._lock)
+            raise SinkClosedError(f"{self.name} was closed meanwhile")
+        if not backlog_reserve(&self._backlog, len(events)):
+            fs_release(&self._lock)
+            raise MemoryError
+        for i in range(len(events)):
+            incref(<PyObject *>events[i])
+            backlog_push(&self._backlog, <PyObject *>events[i])
+        self._appended += len(events)
+        start = self.wake()
+        fs_release(&self._lock)
+        if start:
+            self._dispatcher.start_worker()
+        return 0
+
+    cdef bint wake(self) noexcept:
+        """Under the lock: something was appended. True: call start_worker()."""
+        if not self._scheduled:
+            self._scheduled = True
+            return self._dispatcher.schedule(&self._strand)
+        if self._linger_until and (self._backlog.count >= self._batch_size or is_full(self)):
+            return self._dispatcher.expedite(&self._strand)
+        return False
+
+    cdef int report(self, list lost, str reason) except -1:
+        """What a drop owes beside the count: a log line, the dead letter, the listeners."""
+        self._trouble.happened(lost[0], reason, len(lost))
+        _user.bury(self._dead_letter, lost)
+        if self._listeners:
+            for event in lost:
+                _user.notify(self._listeners, "egress", event)
+        return 0
+
+    # --------------------------------------- delivering: a worker, one at a time
+
+    cdef Outcome turn(self) noexcept:
+        """Deliver until nothing is left, it is others' turn, or there is something to wait for."""
+        cdef double end = 0.0
+        cdef double wait
+        cdef Step step
+        cdef Outcome outcome
+        cdef bint start = False
+        cdef PyObject *finished = NULL  # delivered; to be dropped without the lock
+        acquire(self)
+        self._runner = fs_self()
+        while True:
+            step = self.next_step()
+            if step == REST:
+                outcome = IDLE
+                break
+            if step == LINGER:
+                outcome = TIMED
+                break
+            if step == DELIVER and end and fs_now() >= end:
+                outcome = MORE
+                break
+            wait = 0.0
+            if step == DELIVER and self._mode == INSTANT and self.deliver_instantly(&end) == 0:
+                continue
+            try:
+                if step == CLOSE:
+                    fs_release(&self._lock)
+                    self._close_dst()
+                elif self._mode == SINGLE:
+                    self.deliver_singles(&end, &finished)
+                    continue  # with the lock
+                elif self._mode == INSTANT:
+                    raise SinkClosedError
+                else:
+                    fs_release(&self._lock)
+                    end = end or fs_now() + TURN
+                    if self._mode == BLOCKS:
+                        self.deliver_block()
+                    else:
+                        wait = self.deliver_step()
+            except BaseException as error:
+                try:
+                    self.failed(error)
+                except BaseException as again:
+                    logger.error("%s: %s", self.name, describe_error(again))
+            if finished != NULL:
+                decref(finished)
+                finished = NULL
+            acquire(self)
+            if wait > 0 and not self._abandoned:
+                self._dispatcher.schedule_at(&self._strand, fs_now() + min(wait, FS_FOREVER))
+                # Its close() expedites who is on the timer: look once more, now that we are.
+                start = self._retrying._closed and self._dispatcher.expedite(&self._strand)
+                outcome = TIMED
+                break
+        self._runner = 0
+        fs_release(&self._lock)
+        if start:
+            self._dispatcher.start_worker()
+        if finished != NULL:
+            decref(finished)
+        return outcome
+
+    cdef Step next_step(self) noexcept:
+        """Under the lock: what there is to do."""
+        cdef double now
+        if self._in_flight:
+            return DELIVER  # another attempt
+        if self._backlog.count == 0:
+            if self._closed and not self._dst_closing and pending(self) == 0:
+                self._dst_closing = True
+                return CLOSE
+            self._scheduled = False
+            return REST
+        if (
+            self._linger
+            and self._batch_size > self._backlog.count
+            and (self._mode == BLOCKS or self._mode == RETRYING)
+            and not self._closed
+            and not is_full(self)
+            and self._appended - self._backlog.count >= self._hurry
+        ):
+            now = fs_now()
+            if not self._linger_until:
+                self._linger_until = now + self._linger
+            if now < self._linger_until:
+                self._dispatcher.schedule_at(&self._strand, self._linger_until)
+                return LINGER
+        self._linger_until = 0.0
+        return DELIVER
+
+    cdef int deliver_instantly(self, double *end) except -1:
+        """A chunk to a NullSink, which may be called under the lock: it only counts.
+
+        Held on entry and on return. 1 if the sink is closed: that event is in flight, and the
+        lock is given back.
+        """
+        cdef NullSink sink = <NullSink>self._dst.sink
+        cdef Chunk *chunk
+        cdef Py_ssize_t first
+        cdef Py_ssize_t stop
+        cdef Py_ssize_t i
+        if sink._closed:
+            self._single = backlog_pop(&self._backlog)
+            self._in_flight = 1
+            fs_release(&self._lock)
+            return 1
+        chunk = backlog_detach(&self._backlog, &first, &stop)
+        sink.count_c(stop - first)
+        self.finish(stop - first, 0)
+        fs_release(&self._lock)
+        for i in range(first, stop):
+            decref(chunk.items[i])  # may run finalisers
+        free(chunk)
+        if self._troubled:
+            self.observed(None)
+        if not end[0] and stop - first >= 64:
+            end[0] = fs_now() + TURN
+        acquire(self)
+        return 0
+
+    cdef int deliver_singles(self, double *end, PyObject **finished) except -1:
+        """An event a call. The lock is held on entry and on return, not after an exception."""
+        cdef PyObject *event
+        cdef unsigned int calls = 0
+        while True:
+            event = backlog_pop(&self._backlog)
+            self._single = event
+            self._in_flight = 1
+            fs_release(&self._lock)
+            if finished[0] != NULL:
+                decref(finished[0])  # here, where the lock is free anyhow
+                finished[0] = NULL
+            self._dst.write(<object>event)
+            acquire(self)
+            finished[0] = event
+            if self._in_flight:
+                if self._listeners or self._troubled:
+                    self._settling = 1
+                self.finish(1, 0)
+                if self._settling:
+                    fs_release(&self._lock)
+                    self.observed([<object>event])
+                    acquire(self)
+                    self.settled()
+            if self._backlog.count == 0:
+                return 0
+            calls += 1
+            # The clock costs as much as a native sink: look when others wait, or sometimes.
+            if calls % 64 == 0 or self._dispatcher._first != NULL:
+                if not end[0]:
+                    end[0] = fs_now() + TURN
+                elif fs_now() >= end[0]:
+                    return 0
+
+    cdef int deliver_block(self) except -1:
+        """A block a call. Without the lock."""
+        cdef list block
+        if self.take_block() == 0:
+            return 0
+        block = self._block
+        self._dst.write_many(block[:])  # a copy: the destination may change what it gets
+        self.delivered(block)
+        return 0
+
+    cdef double deliver_step(self) except -1:
+        """One step of the retrying sink; seconds to wait for the next. Without the lock."""
+        cdef list block
+        cdef Attempt attempt
+        cdef double wait
+        if self._in_flight == 0:
+            if self.take_block() == 0:
+                return 0.0
+            attempt = Attempt(self._block)
+            attempt.driver = self
+            attempt.dispatcher = self._dispatcher
+            attempt.strand = &self._strand
+            self._attempt = attempt
+        block = self._block
+        attempt = self._attempt
+        wait = self._retrying.step(attempt)
+        self._dispatcher._progress += 1
+        if wait >= 0:
+            return wait
+        attempt.driver = None
+        self.delivered(block)
+        return 0.0
+
+    cdef int take_block(self) except -1:
+        """Put the next events in flight. Returns how many."""
+        # Room is made without the lock, since a new list may start the garbage collector.
+        cdef Py_ssize_t n = min(self._batch_size, self._backlog.count)
+        cdef Py_ssize_t i
+        cdef list block = PyList_New(n)
+        acquire(self)
+        if n > self._backlog.count:  # discarded meanwhile
+            n = self._backlog.count
+            Py_SET_SIZE(block, n)
+        for i in range(n):
+            # The list takes over the reference.
+            PyList_SET_ITEM_pointer(block, i, backlog_pop(&self._backlog))
+        self._block = block
+        self._in_flight = n
+        fs_release(&self._lock)
+        return n
+
+    cdef int delivered(self, list block) except -1:
+        """Account for the block in flight, unless a closer has."""
+        cdef bint mine
+        acquire(self)
+        mine = self._in_flight > 0
+        if mine:
+            self._block = None
+            self._attempt = None
+            if self._listeners or self._troubled:
+                self._settling = len(block)
+            self.finish(len(block), 0)
+        fs_release(&self._lock)
+        if mine and self._settling:
+            self.observed(block)
+            acquire(self)
+            self.settled()
+            fs_release(&self._lock)
+        return 0
+
+    cdef int failed(self, object error) except -1:
+        """The destination raised: account for what was in flight."""
+        cdef list lost
+        cdef list block = self._block
+        cdef Attempt attempt = self._attempt
+        cdef Py_ssize_t done = 0
+        if attempt is not None:
+            done = attempt.done
+            attempt.driver = None
+        if block is not None:
+            lost = block[done:]
+        elif self._single != NULL:
+            lost = [<object>self._single]
+            decref(self._single)
+        else:
+            # Nothing was in flight (no memory for a block), or a closer has taken it.
+            if not self._abandoned:
+                logger.error("%s: cannot deliver: %s", self.name, describe_error(error))
+            return 0
+        acquire(self)
+        if self._in_flight:
+            if self._abandoned:
+                self.finish(done, 0)
+                self._left = lost
+                lost = None
+            else:
+                self._settling = len(lost)
+                self.finish(done, len(lost))
+            self._block = None
+            self._attempt = None
+        else:
+            lost = None  # a closer has accounted for it
+        self._single = NULL
+        fs_release(&self._lock)
+        if lost is not None:
+            self._troubled = True
+            try:
+                self.report(lost, describe_error(error))
+            finally:
+                acquire(self)
+                self.settled()
+                fs_release(&self._lock)
+        return 0
+
+    cdef int observed(self, list delivered) except -1:
+        """After a delivery, where somebody wants to know. Never fails the delivery."""
+        try:
+            if self._troubled:
+                self._troubled = False
+                self._trouble.over()
+            if self._listeners:
+                for event in delivered:
+                    _user.notify(self._listeners, "egress", event)
+        except BaseException as error:
+            logger.error("%s: %s", self.name, describe_error(error))
+        return 0
+
+    cdef void finish(self, Py_ssize_t delivered, Py_ssize_t dropped) noexcept:
+        """Under the lock: nothing is in flight any more."""
+        self._in_flight = 0
+        self._delivered += delivered
+        self._dropped += dropped
+        self._dispatcher._progress += 1
+        if self.maxsize:
+            fs_notify(&self._space)
+        if self._goal <= finished_up_to(self) or self._abandoned:
+            self._goal = NO_GOAL  # those who wait for more say so again
+            fs_notify(&self._done)
+
+    cdef void settled(self) noexcept:
+        """Under the lock: the last outcome is reported, too. Only now has it finished."""
+        self._settling = 0
+        if self._goal <= finished_up_to(self):
+            self._goal = NO_GOAL
+            fs_notify(&self._done)
+
+    # ------------------------------------------------------------ waiting and closing
+
+    def flush(self, timeout=None):
+        """Wait until all that was accepted before the call has finished; cuts ``linger`` short.
+
+        False if it has not within ``timeout`` seconds, and at once from inside the queue's
+        own delivery, which could only wait for itself.
+        """
+        cdef double deadline = fs_now() + _check.timeout(timeout)
+        cdef unsigned long long goal
+        cdef bint start = False
+        acquire(self)
+        goal = self._hurry = self._appended
+        if self._linger_until:
+            start = self._dispatcher.expedite(&self._strand)
+        fs_release(&self._lock)
+        if start:
+            self._dispatcher.start_worker()
+        return self.wait(goal, False, deadline)
+
+    cdef bint wait(self, unsigned long long goal, bint closing, double deadline) except -1:
+        """Until all up to a position has finished, or the queue has; false if it has not."""
+        cdef unsigned int seen
+        cdef double now
+        while True:
+            acquire(self)
+            if self._finished if closing else finished_up_to(self) >= goal:
+                fs_release(&self._lock)
+                return True
+            if not closing and goal < self._goal:
+                self._goal = goal
+            seen = self._done.count
+            fs_release(&self._lock)
+            now = fs_now()
+            if now >= deadline or self._runner == fs_self():
+                return False
+            if self._dispatcher._workers and not self._dispatcher._stopped:
+                fs_wait(&self._lock, &self._done, seen, deadline)
+            elif not self._dispatcher.help():
+                fs_wait(&self._lock, &self._done, seen, min(deadline, now + HELP))
+
+    def close(self, timeout=None):
+        """Refuse further events, deliver what is pending, close ``dst``. Idempotent.
+
+        Every caller returns when that is done. The first whose deadline passes ends it:
+        ``dst`` is closed at once, what is left goes to the dead letter, and that caller gets
+        CloseTimeoutError with the events in ``undelivered``. An exception of ``dst.close()``
+        is raised to one caller. From inside the queue's own delivery ``close`` returns at
+        once, and delivery goes on. An interrupted ``close`` (Ctrl-C) may be called again.
+        """
+        cdef double deadline = fs_now() + _check.timeout(timeout)
+        cdef bint start = False
+        cdef bint first
+        acquire(self)
+        first = not self._closed
+        self._closed = self._slow = True
+        if timeout is not None and deadline < self._close_by:
+            self._close_by = deadline
+        fs_notify(&self._space)
+        if not self._finished and not self._dst_closing:
+            if not self._scheduled:
+                self._scheduled = True
+                start = self._dispatcher.schedule(&self._strand)
+            elif self._linger_until:
+                start = self._dispatcher.expedite(&self._strand)
+        fs_release(&self._lock)
+        if first:
+            self._dispatcher.closed_one()
+        if start:
+            self._dispatcher.start_worker()
+        if not self.wait(0, True, deadline):
+            if self._runner == fs_self():
+                return
+            acquire(self)
+            first = not self._abandoned and not self._finished
+            if first:
+                self._abandoned = True
+            fs_release(&self._lock)
+            if first:
+                self.abandon()
+            else:
+                self.wait(0, True, fs_now() + 2 * GRACE)  # another closer sees to it
+            return
+        acquire(self)
+        error = self._close_error
+        self._close_error = None
+        fs_release(&self._lock)
+        if error is not None:
+            raise error
+
+    def _close_dst(self):
+        """Close ``dst``: on the worker after the last event, else on a thread of its own."""
+        cdef double left = self._close_by - fs_now()
+        try:
+            _check.close(self._dst.sink, max(0.0, left))
+        except BaseException as error:
+            if self._abandoned:
+                logger.error("%s: close() raised %s", self.name, describe_error(error))
+            else:
+                self._close_error = error
+        acquire(self)
+        self._finished = True
+        fs_notify(&self._done)
+        fs_release(&self._lock)
+
+    cdef int abandon(self) except -1:
+        """A deadline has passed: close ``dst`` at once and give back what is left."""
+        cdef list waiting = self.take_waiting()
+        cdef list left
+        cdef list block = None
+        cdef PyObject *single = NULL
+        cdef Py_ssize_t done = 0
+        cdef double deadline = fs_now() + GRACE
+        cdef unsigned int seen
+        cdef bint mine
+        interrupt = None
+        acquire(self)
+        mine = not self._dst_closing
+        self._dst_closing = True
+        fs_release(&self._lock)
+        if mine:
+            try:
+                _thread.start_new_thread(self._close_dst, ())
+            except RuntimeError:  # the interpreter is shutting down
+                self._close_dst()
+        while True:
+            acquire(self)
+            if (self._finished and not self._in_flight) or fs_now() >= deadline:
+                break
+            seen = self._done.count
+            fs_release(&self._lock)
+            try:
+                fs_wait(&self._lock, &self._done, seen, deadline)
+            except BaseException as error:  # Ctrl-C: not before everything is accounted for
+                interrupt = error
+                deadline = 0.0
+        if self._in_flight:
+            block = self._block
+            if self._attempt is not None:
+                done = self._attempt.done
+            if block is None:
+                single = self._single
+                incref(single)
+            self._block = None
+            self._attempt = None
+            self._in_flight = 0
+        left = self._left
+        self._left = None
+        fs_release(&self._lock)
+        left = left or []
+        if block is not None:
+            left = left + block[done:]
+        elif single != NULL:
+            left = left + [<object>single]
+            decref(single)
+        left = left + waiting
+        acquire(self)
+        self._delivered += done
+        self._dropped += len(left)
+        self._finished = True
+        fs_notify(&self._done)
+        fs_release(&self._lock)
+        if left:
+            self.report(left, "closed before it was delivered")
+        if interrupt is not None:
+            raise interrupt
+        raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
+
+    cdef list take_waiting(self):
+        """The backlog of a queue that accepts nothing any more."""
+        cdef Py_ssize_t n = self._backlog.count
+        cdef Py_ssize_t i
+        cdef list waiting = PyList_New(n)
+        acquire(self)
+        if n > self._backlog.count:
+            n = self._backlog.count
+            Py_SET_SIZE(waiting, n)
+        for i in range(n):
+            PyList_SET_ITEM_pointer(waiting, i, backlog_pop(&self._backlog))
+        fs_release(&self._lock)
+        return waiting
+
+    cdef int after_fork(self) except -1:
+        """In a child: what was accepted before is the parent's to deliver.
+
+        References to it are leaked: a thread that is not here may have been moving them.
+        """
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._space)
+        fs_signal_init(&self._done)
+        self._accepted = self._delivered + self._dropped
+        self._appended = 0
+        self._hurry = 0
+        self._goal = NO_GOAL
+        self._backlog.head = self._backlog.tail = NULL
+        self._backlog.first = self._backlog.end = self._backlog.count = 0
+        self._strand.slot = 0
+        self._scheduled = False
+        self._runner = 0
+        self._single = NULL
+        self._block = None
+        self._attempt = None
+        self._in_flight = 0
+        self._left = None
+        self._linger_until = 0.0
+        if not self._finished:
+            self._dst_closing = False
+        return 0
+
+
+cdef extern from *:
+    """
+    #define PyList_SET_ITEM_pointer(list, i, item) PyList_SET_ITEM(list, i, item)
+    """
+    void PyList_SET_ITEM_pointer(list, Py_ssize_t, PyObject *)
+
+
+register_native(Queue)

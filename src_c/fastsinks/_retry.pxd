@@ -1,0 +1,39 @@
+from ._dispatch cimport Dispatcher, Strand
+from ._strategy cimport Bounded
+from ._wrapper cimport Wrapper
+
+
+cdef class Attempt:
+    # How far one block has got. Guarded by its sink's turn.
+    cdef list events  # set once
+    cdef Py_ssize_t done  # events that are finished, from the front
+    cdef bint waited  # the wait that the strategy asked for is over
+    cdef bint held  # this block has the sink's turn
+    cdef double not_before  # what a receiver's retry_after asks for; 0 if nothing
+    cdef list failures  # by event, once there are any
+    cdef list since  # each event's first failure
+    cdef object driver  # the queue that drives it step by step; None for a blocked thread
+    cdef Dispatcher dispatcher  # the driver's, like its strand
+    cdef Strand *strand
+
+
+cdef class RetryingSink(Wrapper):
+    cdef object _strategy  # set once, like the next four
+    cdef Bounded _limits  # the strategy, if the counting of attempts is left to this sink
+    cdef tuple _listeners
+    cdef object _dead_letter
+    cdef object _retry_trouble
+    cdef object _drop_trouble
+    cdef Attempt _current  # _lock: whose turn it is
+    cdef unsigned long _owner  # the thread that is in _try, by the turn
+    cdef Py_ssize_t _piece  # events to attempt at once; by the turn, like the next two
+    cdef unsigned long long _retries
+    cdef unsigned long long _dropped
+
+    cdef int write_list(self, list events) except -1
+    cdef double step(self, Attempt attempt) except? -2  # seconds to wait, -1 when finished
+    cdef int take_turn(self, Attempt attempt) except -1
+    cdef void end_turn(self, Attempt attempt) noexcept
+    cdef double attempt_once(self, Attempt attempt) except? -2
+    cdef int succeeded(self, Attempt attempt, list piece) except -1
+    cdef int failed(self, Attempt attempt, list piece, object error) except -1

@@ -1,0 +1,36 @@
+"""What sync.h declares, for Cython."""
+
+from cpython.object cimport PyObject
+
+cdef extern from "sync.h":
+    ctypedef struct fs_lock:
+        pass
+
+    ctypedef struct fs_signal:
+        unsigned int count
+        unsigned int waiters
+
+    const double FS_FOREVER
+
+    int fs_init() except -1
+    void fs_acquire(fs_lock *lock)  # with the GIL and no lock
+    int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, double deadline) except -1
+    void fs_breathe()
+
+cdef extern from "Python.h":
+    void incref "Py_INCREF"(PyObject *thing)
+    void decref "Py_DECREF"(PyObject *thing)
+
+cdef extern from "sync.h" nogil:
+    void fs_lock_init(fs_lock *lock)
+    void fs_signal_init(fs_signal *signal)
+    double fs_now()
+    unsigned long fs_self()
+    bint fs_is_inherited(const fs_lock *lock)
+    void fs_acquire_leaf(fs_lock *lock)
+    void fs_release(fs_lock *lock)
+    void fs_notify(fs_signal *signal)
+    void fs_notify_one(fs_signal *signal)
+    bint fs_sleep_until(fs_lock *lock, fs_signal *signal, double until)
+    void FS_ADD(unsigned long long counter, unsigned long long n)
+    unsigned long long FS_READ(unsigned long long counter)

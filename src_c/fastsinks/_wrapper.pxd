@@ -1,0 +1,15 @@
+from ._destination cimport Destination
+from ._sink cimport Sink
+from ._sync cimport fs_lock, fs_signal
+
+
+cdef class Wrapper(Sink):
+    cdef Destination _dst  # set once
+    cdef fs_lock _lock
+    cdef fs_signal _changed  # of the fields below and of the subclass's
+    cdef unsigned long _closer  # _lock: the thread that closes the inner sink
+    cdef bint _closing  # _lock: somebody does
+    cdef bint _finished  # _lock: it is closed
+
+    cdef void interrupt(self) noexcept
+    cdef int after_fork(self) except -1

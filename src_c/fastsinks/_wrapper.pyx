@@ -1,0 +1,80 @@
+# cython: freethreading_compatible=True
+"""A sink around another one, which it closes once."""
+
+from fastsinks import _check
+from fastsinks._errors import CloseTimeoutError
+
+from ._destination cimport Destination
+from ._sync cimport (
+    FS_FOREVER,
+    fs_acquire,
+    fs_init,
+    fs_is_inherited,
+    fs_lock_init,
+    fs_now,
+    fs_release,
+    fs_notify,
+    fs_self,
+    fs_signal_init,
+    fs_wait,
+)
+
+fs_init()
+
+
+cdef class Wrapper(Sink):
+    """Closes its inner sink exactly once, and lets every other closer wait for that."""
+
+    def __cinit__(self, *args, **kwargs):
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._changed)
+
+    def __init__(self, dst):
+        self._dst = Destination(dst)
+
+    def close(self, timeout=None):
+        """Close the inner sink. Every caller returns when that is done; idempotent.
+
+        A caller whose ``timeout`` passes while another one closes gets CloseTimeoutError.
+        """
+        cdef double deadline = fs_now() + _check.timeout(timeout)
+        cdef unsigned int seen
+        if fs_is_inherited(&self._lock):
+            self.after_fork()
+        fs_acquire(&self._lock)
+        self._closed = True
+        fs_notify(&self._changed)
+        while self._closing and not self._finished:
+            seen = self._changed.count
+            if self._closer == fs_self():  # the inner close() calls back
+                fs_release(&self._lock)
+                return
+            fs_release(&self._lock)
+            if fs_now() >= deadline:
+                raise CloseTimeoutError(f"{type(self).__name__} is still being closed")
+            fs_wait(&self._lock, &self._changed, seen, deadline)
+            fs_acquire(&self._lock)
+        if self._finished:
+            fs_release(&self._lock)
+            return
+        self._closing = True
+        self._closer = fs_self()
+        fs_release(&self._lock)
+        self.interrupt()
+        try:
+            _check.close(self._dst.sink, FS_FOREVER if timeout is None else deadline - fs_now())
+        finally:
+            fs_acquire(&self._lock)
+            self._finished = True
+            fs_notify(&self._changed)
+            fs_release(&self._lock)
+
+    cdef void interrupt(self) noexcept:
+        """For subclasses: the sink has just been closed; no lock is held."""
+
+    cdef int after_fork(self) except -1:
+        """In a child: nobody waits here, and a closer of the parent's is not there."""
+        fs_lock_init(&self._lock)
+        fs_signal_init(&self._changed)
+        self._closing = self._finished
+        return 0
