@@ -1,0 +1,874 @@
+"""HTTPSink: what goes over the wire, and what each answer means."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import email.utils
+import json
+import logging
+import re
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from receiver import Receiver, answer, hang_up, raw, redirect, reset
+from support import BAD_SECONDS, together
+
+import fastsinks
+from fastsinks import DeliveryError, SinkClosedError
+from fastsinks.events import EVENTS_MEDIA_TYPE, new_event
+from fastsinks.http import HTTPSink
+
+
+class Witness:
+    """A listener that notes everything."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any, Any]] = []
+
+    def success(self, status: int, event: Any) -> None:
+        self.calls.append(("success", status, event))
+
+    def failure(self, status: int, event: Any) -> None:
+        self.calls.append(("failure", status, event))
+
+    def error(self, exc: Exception, event: Any) -> None:
+        self.calls.append(("error", exc, event))
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def refused(sink: HTTPSink, event: Any = "event") -> DeliveryError:
+    with pytest.raises(DeliveryError) as caught:
+        sink.write(event)
+    return caught.value
+
+
+class TestRequest:
+    def test_one_event_is_one_post(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url("/a%20b/c?d=e&f")) as sink:
+            sink.write({"id": 1})
+        (request,) = receiver.requests
+        assert request.line == "POST /a%20b/c?d=e&f HTTP/1.1"
+        assert request.body == b'{"events":[{"id":1}]}'
+        assert request.header("Host") == f"127.0.0.1:{receiver.port}"
+        assert request.header("Content-Type") == EVENTS_MEDIA_TYPE
+        assert request.header("Content-Length") == str(len(request.body))
+        assert re.fullmatch(r"fastsinks/\d[\w.+]*", request.header("User-Agent") or "")
+        assert request.header("Accept-Encoding") == "identity"
+        assert request.header("Authorization") is None
+        assert request.header("Transfer-Encoding") is None
+
+    def test_a_block_is_one_post(self, receiver: Receiver) -> None:
+        event = new_event("push", repository="library/app")
+        with HTTPSink(receiver.url()) as sink:
+            sink.write_many([event, {"a": 1}, "text"])
+            sink.write_many(iter(["from", "an iterator"]))
+        assert len(receiver.requests) == 2
+        assert [
+            e if isinstance(e, str) else e.get("id", e) for e in receiver.requests[0].events
+        ] == [
+            event.id,
+            {"a": 1},
+            "text",
+        ]
+        assert receiver.requests[1].events == ["from", "an iterator"]
+
+    def test_an_empty_block_is_nothing(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url()) as sink:
+            sink.write_many([])
+            assert sink.requests == 0
+        assert receiver.connections == 0
+
+    def test_a_url_without_a_path(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.origin + "?q#fragment") as sink:
+            sink.write("event")
+            assert sink.url == receiver.origin + "?q"
+        assert receiver.requests[0].path == "/?q"
+
+    def test_ipv6(self) -> None:
+        if not socket.has_ipv6:
+            return
+        with Receiver(host="::1") as receiver, HTTPSink(receiver.url()) as sink:
+            sink.write("event")
+            assert receiver.requests[0].header("Host") == f"[::1]:{receiver.port}"
+
+    def test_a_name_with_several_addresses(
+        self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next address is tried when nobody listens at the first."""
+        genuine = socket.getaddrinfo
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            dead = listener.getsockname()[1]
+
+        def lookup(host: str, port: int, *args: Any) -> Any:
+            if host == "both.test" and socket.AI_NUMERICHOST not in args:
+                return [a for p in (dead, port) for a in genuine("127.0.0.1", p, *args)]
+            return genuine(host, port, *args)
+
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        with HTTPSink(f"http://both.test:{receiver.port}/") as sink:
+            sink.write("event")
+        assert receiver.requests[0].header("Host") == f"both.test:{receiver.port}"
+
+    def test_proxies_of_the_environment_are_not_used(
+        self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1/")
+        with HTTPSink(receiver.url()) as sink:
+            sink.write("event")
+        assert receiver.requests[0].line == "POST /events HTTP/1.1"
+
+
+class TestKeepAlive:
+    def test_twenty_writes_need_one_connection(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url()) as sink:
+            for i in range(20):
+                sink.write(i)
+            assert sink.requests == 20
+        assert [request.events for request in receiver.requests] == [[i] for i in range(20)]
+        assert receiver.connections == 1
+
+    @pytest.mark.parametrize(
+        "status_line", ["200 OK", "500 Oops", "404", "204 No Content", "304 Not Modified"]
+    )
+    def test_after_any_answer(self, status_line: str) -> None:
+        with Receiver(answer(status_line)) as receiver, HTTPSink(receiver.url()) as sink:
+            try:
+                sink.write("first")
+            except DeliveryError:
+                pass
+            sink.write("second")
+            assert receiver.connections == 1
+
+    def test_after_a_body_however_framed(self) -> None:
+        chunked = (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n"
+        )
+        with (
+            Receiver(answer(body=b"x" * 65536), raw(chunked, keep=True)) as receiver,
+            HTTPSink(receiver.url()) as sink,
+        ):
+            for i in range(3):
+                sink.write(i)
+            assert receiver.connections == 1
+
+    def test_an_answer_that_ends_with_the_connection(self) -> None:
+        closing = raw(b"HTTP/1.0 200 OK\r\n\r\nbye")
+        asked = answer(200, "Connection: close", body=b"bye")
+        with Receiver(closing, asked) as receiver, HTTPSink(receiver.url()) as sink:
+            for i in range(3):
+                sink.write(i)
+            assert receiver.connections == 3
+
+    def test_connections_closed_while_idle_go_unnoticed(self) -> None:
+        silently = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        witness = Witness()
+        with (
+            Receiver(default=silently) as receiver,
+            HTTPSink(receiver.url(), listeners=[witness]) as sink,
+        ):
+            for i in range(20):
+                sink.write(i)
+                receiver.wait_no_connection()
+            assert [request.events[0] for request in receiver.requests] == list(range(20))
+        assert {call[0] for call in witness.calls} == {"success"}
+
+    def test_a_connection_that_ends_when_it_is_used_again_is_replaced_once(self) -> None:
+        with Receiver(answer(), hang_up) as receiver, HTTPSink(receiver.url()) as sink:
+            sink.write("first")
+            sink.write("second")
+            assert [request.events for request in receiver.requests][1:] == [["second"]] * 2
+            assert receiver.connections == 2
+            receiver.then(hang_up, hang_up)
+            assert refused(sink).status is None
+            assert len(receiver.requests) == 5
+
+    def test_a_reset_is_never_hidden(self) -> None:
+        with Receiver(answer(), reset) as receiver, HTTPSink(receiver.url()) as sink:
+            sink.write("first")
+            assert refused(sink).status is None
+            sink.write("third")
+            assert len(receiver.requests) == 3
+
+    def test_interim_answers_are_read_past(self) -> None:
+        interim = (
+            b"HTTP/1.1 100 Continue\r\n\r\n"
+            b"HTTP/1.1 102 Processing\r\n\r\n"
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+            b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+        )
+        witness = Witness()
+        with (
+            Receiver(raw(interim, keep=True)) as receiver,
+            HTTPSink(receiver.url(), listeners=[witness]) as sink,
+        ):
+            sink.write("first")
+            sink.write("second")
+            assert receiver.connections == 1
+        assert [call[1] for call in witness.calls] == [202, 200]
+
+
+class TestStatus:
+    @pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 226, 299])
+    def test_2xx_is_accepted(self, status: int) -> None:
+        with Receiver(answer(status)) as receiver, HTTPSink(receiver.url()) as sink:
+            sink.write("event")
+
+    @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 306, 307, 308, 399])
+    def test_3xx_without_a_location_is_accepted(self, status: int) -> None:
+        with Receiver(answer(status)) as receiver, HTTPSink(receiver.url()) as sink:
+            sink.write("event")
+            assert len(receiver.requests) == 1
+
+    @pytest.mark.parametrize("status", [300, 303, 304, 305, 306])
+    def test_303_and_other_3xx_are_accepted_as_they_stand(self, status: int) -> None:
+        with (
+            Receiver(redirect("/other", status)) as receiver,
+            HTTPSink(receiver.url()) as sink,
+        ):
+            sink.write("event")
+            assert len(receiver.requests) == 1
+
+    @pytest.mark.parametrize(
+        "status", [101, 400, 401, 403, 404, 408, 413, 422, 429, 500, 501, 502, 503, 504, 599, 999]
+    )
+    def test_anything_else_is_refused_and_may_be_retried(self, status: int) -> None:
+        with Receiver(answer(status)) as receiver, HTTPSink(receiver.url()) as sink:
+            error = refused(sink)
+            assert (error.status, error.retry_after, error.permanent) == (status, None, False)
+            assert str(status) in str(error)
+            assert receiver.origin in str(error)
+            sink.write("again")
+
+    def test_nobody_listens(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        with HTTPSink(f"http://127.0.0.1:{port}/") as sink:
+            error = refused(sink)
+            assert (error.status, error.retry_after, error.permanent) == (None, None, False)
+            assert "ConnectionRefusedError" in str(error)
+
+    def test_a_name_that_does_not_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def lookup(host: str, *args: Any) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        with HTTPSink("http://nowhere.test/") as sink:
+            error = refused(sink)
+            assert error.status is None
+            assert "nowhere.test" in str(error)
+
+    def test_a_name_that_cannot_be_looked_up(self) -> None:
+        with HTTPSink(f"http://{'x' * 64}.test/") as sink:
+            assert refused(sink).status is None
+
+
+def http_date(delta: float) -> str:
+    return email.utils.formatdate(time.time() + delta, usegmt=True)
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize("status", [429, 503])
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("0", 0.0),
+            ("7", 7.0),
+            (" 120 ", 120.0),
+            ("1.5", 1.5),
+            ("301", 300.0),
+            ("9" * 5000, 300.0),
+            ("soon", None),
+            ("-5", None),
+            ("\xb2", None),
+            ("", None),
+            ("Fri, 99 Nov 2026 05:53:06 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
+            ("Sun Nov  6 08:49:37 1994", 0.0),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", 300.0),
+        ],
+    )
+    def test_values(self, status: int, value: str, seconds: float | None) -> None:
+        with (
+            Receiver(answer(status, f"Retry-After: {value}")) as receiver,
+            HTTPSink(receiver.url()) as sink,
+        ):
+            assert refused(sink).retry_after == seconds
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_a_date_to_come(self, status: int) -> None:
+        with Receiver() as receiver, HTTPSink(receiver.url()) as sink:
+            receiver.then(answer(status, f"Retry-After: {http_date(100)}"))
+            after = refused(sink).retry_after
+            assert after is not None
+            assert 80 < after <= 100
+
+    def test_other_statuses_have_none(self) -> None:
+        with (
+            Receiver(answer(500, "Retry-After: 7")) as receiver,
+            HTTPSink(receiver.url()) as sink,
+        ):
+            assert refused(sink).retry_after is None
+
+
+class TestHeaders:
+    def test_strings_and_lists(self, receiver: Receiver) -> None:
+        headers = {"X-One": "1", "X-Many": ["a", "b, c", "a"], "X-Tuple": ("t",), "X-Empty": ""}
+        with HTTPSink(receiver.url(), headers=headers) as sink:
+            sink.write("event")
+        (request,) = receiver.requests
+        assert request.header("X-One") == "1"
+        assert request.all("X-Many") == ["a", "b, c", "a"]
+        assert request.all("X-Tuple") == ["t"]
+        assert request.all("X-Empty") == [""]
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"content-type": "a/b", "USER-AGENT": "me", "host": "other", "accept-encoding": "x"},
+            {
+                "CONTENT-Type": ["a/b"],
+                "user-Agent": ["me"],
+                "Host": ["other"],
+                "Accept-Encoding": "x",
+                "X-Two": ["1", "2"],
+            },
+        ],
+    )
+    def test_defaults_are_overridden_in_any_case(
+        self, receiver: Receiver, headers: dict[str, Any]
+    ) -> None:
+        with HTTPSink(receiver.url(), headers=headers) as sink:
+            sink.write("event")
+        (request,) = receiver.requests
+        for name, value in [
+            ("Content-Type", "a/b"),
+            ("User-Agent", "me"),
+            ("Host", "other"),
+            ("Accept-Encoding", "x"),
+        ]:
+            assert request.header(name) == value
+
+    def test_names_that_differ_in_case_are_one_header(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url(), headers={"X-A": "1", "x-a": "2"}) as sink:
+            sink.write("event")
+        assert receiver.requests[0].all("X-A") == ["1", "2"]
+
+    def test_they_are_copied(self, receiver: Receiver) -> None:
+        headers = {"X-A": ["1"]}
+        with HTTPSink(receiver.url(), headers=headers) as sink:
+            headers["X-A"].append("2")
+            headers["X-B"] = ["3"]
+            sink.write("event")
+        assert receiver.requests[0].all("X-A") == ["1"]
+        assert receiver.requests[0].all("X-B") == []
+
+    @pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nX-Evil: 1", "\r\n", "a\r\n b", "a\0b"])
+    def test_line_ends_are_refused(self, text: str) -> None:
+        for headers in (
+            {"X-Token": f"s3cret{text}"},
+            {"X-Token": ["fine", f"s3cret{text}"]},
+        ):
+            with pytest.raises(ValueError, match="X-Token") as caught:
+                HTTPSink("http://127.0.0.1/", headers=headers)  # type: ignore[arg-type]
+            assert "s3cret" not in str(caught.value)
+        with pytest.raises(ValueError):
+            HTTPSink("http://127.0.0.1/", headers={text: "value"})
+
+    @pytest.mark.parametrize("name", ["", "a b", "a:", ":a", "\u00e4", "a\t"])
+    def test_names_that_are_none(self, name: str) -> None:
+        with pytest.raises(ValueError, match="header name"):
+            HTTPSink("http://127.0.0.1/", headers={name: "value"})
+
+    @pytest.mark.parametrize("name", ["Content-Length", "TRANSFER-ENCODING"])
+    def test_framing_is_not_configurable(self, name: str) -> None:
+        with pytest.raises(ValueError, match=name):
+            HTTPSink("http://127.0.0.1/", headers={name: "1"})
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"X": 1},
+            {"X": None},
+            {"X": b"s3cret"},
+            {"X": ["a", b"s3cret"]},
+            {1: "a"},
+            {b"X": "a"},
+            [("X", "a")],
+            "X: a",
+        ],
+    )
+    def test_wrong_types(self, headers: Any) -> None:
+        with pytest.raises(TypeError) as caught:
+            HTTPSink("http://127.0.0.1/", headers=headers)
+        assert "s3cret" not in str(caught.value)
+
+    def test_a_list_without_values(self) -> None:
+        with pytest.raises(ValueError, match="X"):
+            HTTPSink("http://127.0.0.1/", headers={"X": []})
+
+    def test_values_that_http_cannot_carry(self) -> None:
+        with pytest.raises(ValueError, match="X") as caught:
+            HTTPSink("http://127.0.0.1/", headers={"X": "s3cret\u20ac"})
+        assert "s3cret" not in str(caught.value)
+
+
+class TestConstruction:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "127.0.0.1:80",
+            "localhost:80/events",
+            "//127.0.0.1/",
+            "/events",
+            "ftp://127.0.0.1/",
+            "file:///etc/passwd",
+            "ws://127.0.0.1/",
+            "javascript://alert",
+            "http:",
+            "http://",
+            "http:///events",
+            "https://:443/",
+            "http://127.0.0.1:0/",
+            "http://127.0.0.1:65536/",
+            "http://127.0.0.1:x/",
+            "http://[::1/",
+            "http://127.0.0.1/a b",
+            "http://127.0.0.1/\r\nX-Evil: 1",
+            "http://127.0.0.1\n/",
+            " http://127.0.0.1/",
+            "http://127.0.0.1/\x7f",
+        ],
+    )
+    def test_urls_that_are_none_of_ours(self, url: str) -> None:
+        with pytest.raises(ValueError, match="URL"):
+            HTTPSink(url)
+
+    @pytest.mark.parametrize("url", [None, b"http://127.0.0.1/", 3])
+    def test_urls_of_the_wrong_type(self, url: Any) -> None:
+        with pytest.raises(TypeError):
+            HTTPSink(url)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://user:s3cret@127.0.0.1:x/",
+            "http://user:s3cret@/",
+            "http://user:s3/cret@127.0.0.1:x/",
+            "ftp://user:s3cret@127.0.0.1/",
+            "http://user:s3cret@127.0.0.1/a b",
+            "http://user:s3cret@127.0.0.1:0/",
+        ],
+    )
+    def test_complaints_about_urls_show_no_password(self, url: str) -> None:
+        with pytest.raises(ValueError) as caught:
+            HTTPSink(url)
+        text = "".join(traceback.format_exception(caught.value))
+        text = text.replace(f'HTTPSink("{url}")', "")
+        assert "s3cret" not in text
+        assert "s3/cret" not in text
+
+    @pytest.mark.parametrize(
+        ("timeout", "error"), [*BAD_SECONDS, (0, ValueError), (0.0, ValueError)]
+    )
+    def test_timeouts(self, timeout: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match="timeout"):
+            HTTPSink("http://127.0.0.1/", timeout=timeout)
+
+    @pytest.mark.parametrize("timeout", [None, float("inf")])
+    def test_there_is_always_a_deadline(self, timeout: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match="timeout"):
+            HTTPSink("http://127.0.0.1/", timeout=timeout)
+
+    def test_very_long_timeouts(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url(), timeout=1e300) as sink:
+            sink.write("event")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"encoder": object()},
+            {"encoder": EVENTS_MEDIA_TYPE},
+            {"signer": "secret"},
+            {"ssl_context": True},
+            {"listeners": [object()]},
+            {"listeners": 3},
+        ],
+    )
+    def test_collaborators_of_the_wrong_type(self, options: dict[str, Any]) -> None:
+        with pytest.raises(TypeError):
+            HTTPSink("http://127.0.0.1/", **options)
+
+    def test_options_are_keyword_only(self) -> None:
+        with pytest.raises(TypeError):
+            HTTPSink("http://127.0.0.1/", 1.0)  # type: ignore[misc]
+
+    def test_it_is_a_sink(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url(), timeout=7) as sink:
+            assert isinstance(sink, fastsinks.Sink)
+            assert sink.timeout == 7
+            assert not sink.closed
+        assert sink.closed
+
+
+class TestCredentials:
+    def test_of_the_url_become_a_header_and_are_shown_nowhere(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        with (
+            Receiver(answer(), answer(401), reset) as receiver,
+            HTTPSink(receiver.url(userinfo="us%65r:s3%3Acret")) as sink,
+        ):
+            sink.write("event")
+            authorization = receiver.requests[0].header("Authorization")
+            assert authorization == "Basic " + base64.b64encode(b"user:s3:cret").decode()
+            assert sink.url == receiver.url()
+            shown = [repr(sink), str(sink), sink.url]
+            shown += ["".join(traceback.format_exception(refused(sink))) for _ in range(2)]
+            shown.append(caplog.text)
+            for text in shown:
+                assert "cret" not in text
+                assert authorization.split()[1] not in text
+
+    def test_a_name_alone(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url(userinfo="t\u00f6ken")) as sink:
+            sink.write("event")
+        expected = base64.b64encode("t\u00f6ken:".encode()).decode()
+        assert receiver.requests[0].header("Authorization") == f"Basic {expected}"
+
+    def test_a_configured_header_takes_their_place(self, receiver: Receiver) -> None:
+        with HTTPSink(
+            receiver.url(userinfo="user:pass"), headers={"authorization": "Bearer t"}
+        ) as sink:
+            sink.write("event")
+        assert receiver.requests[0].all("Authorization") == ["Bearer t"]
+
+    def test_header_values_are_shown_nowhere(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        with (
+            Receiver(answer(403), reset) as receiver,
+            HTTPSink(receiver.url(), headers={"Authorization": "Bearer s3cret"}) as sink,
+        ):
+            assert "s3cret" not in repr(sink)
+            for _ in range(2):
+                assert "s3cret" not in "".join(traceback.format_exception(refused(sink)))
+        assert "s3cret" not in caplog.text
+
+
+class TestEncoding:
+    @pytest.mark.parametrize("event", [object(), "\ud800", {"a": 1j}, {("a",): 1}])
+    def test_what_cannot_be_encoded_is_refused_for_good(
+        self, receiver: Receiver, event: Any
+    ) -> None:
+        with HTTPSink(receiver.url()) as sink:
+            error = refused(sink, event)
+            assert (error.status, error.permanent) == (None, True)
+            assert type(event).__name__ in str(error)
+            with pytest.raises(DeliveryError) as caught:
+                sink.write_many(["good", event, "good"])
+            assert caught.value.permanent
+            sink.write("fine")
+        assert [request.events for request in receiver.requests] == [["fine"]]
+
+    def test_custom_encoders(self, receiver: Receiver) -> None:
+        class Lines:
+            media_type = "application/x-ndjson"
+
+            def encode(self, events: Sequence[Any]) -> bytes:
+                return b"".join(json.dumps(event).encode() + b"\n" for event in events)
+
+        with HTTPSink(receiver.url(), encoder=Lines()) as sink:
+            sink.write_many([1, "two"])
+            with pytest.raises(DeliveryError, match="Lines cannot encode int, object") as caught:
+                sink.write_many([1, object()])
+            assert caught.value.permanent
+        assert receiver.requests[0].body == b'1\n"two"\n'
+        assert receiver.requests[0].header("Content-Type") == "application/x-ndjson"
+
+    def test_an_encoder_of_something_else(self, receiver: Receiver) -> None:
+        class Text:
+            media_type = "text/plain"
+
+            def encode(self, events: Sequence[Any]) -> Any:
+                return "text"
+
+        with HTTPSink(receiver.url(), encoder=Text()) as sink:
+            assert refused(sink).permanent
+        assert receiver.connections == 0
+
+    def test_a_media_type_with_a_line_end(self) -> None:
+        class Evil:
+            media_type = "a/b\r\nX-Evil: 1"
+
+            def encode(self, events: Sequence[Any]) -> bytes:
+                return b""
+
+        with pytest.raises(ValueError, match="media_type"):
+            HTTPSink("http://127.0.0.1/", encoder=Evil())
+
+    def test_the_contents_of_events_are_in_no_error(
+        self, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Telltale:
+            media_type = "a/b"
+
+            def encode(self, events: Sequence[Any]) -> bytes:
+                raise ValueError(f"cannot encode {events}")
+
+        caplog.set_level(logging.DEBUG)
+        with HTTPSink(receiver.url(), encoder=Telltale()) as sink:
+            error = refused(sink, "s3cret")
+        text = "".join(traceback.format_exception(error)) + caplog.text
+        assert "s3cret" not in text.replace('"s3cret"', "")
+
+
+class CountingEncoder:
+    media_type = "application/json"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def encode(self, events: Sequence[Any]) -> bytes:
+        self.calls += 1
+        return json.dumps([self.calls, list(events)]).encode()
+
+
+class TestRepetition:
+    def test_a_repeated_write_sends_the_same_bytes(self) -> None:
+        encoder = CountingEncoder()
+        block = [{"id": 1}, {"id": 2}]
+        with (
+            Receiver(answer(500), reset, answer(503)) as receiver,
+            HTTPSink(receiver.url(), encoder=encoder) as sink,
+        ):
+            for _ in range(3):
+                with pytest.raises(DeliveryError):
+                    sink.write_many(list(block))
+            sink.write_many(block)
+            assert encoder.calls == 1
+            assert {request.body for request in receiver.requests} == {
+                b'[1, [{"id": 1}, {"id": 2}]]'
+            }
+            assert len(receiver.requests) == 4
+
+    def test_after_a_success_nothing_is_remembered(self) -> None:
+        encoder = CountingEncoder()
+        event = {"id": 1}
+        with Receiver() as receiver, HTTPSink(receiver.url(), encoder=encoder) as sink:
+            sink.write(event)
+            event["id"] = 2
+            sink.write(event)
+            assert receiver.requests[1].body == b'[2, [{"id": 2}]]'
+
+    def test_equal_is_not_the_same(self) -> None:
+        encoder = CountingEncoder()
+        with Receiver(answer(500)) as receiver, HTTPSink(receiver.url(), encoder=encoder) as sink:
+            with pytest.raises(DeliveryError):
+                sink.write_many([True, {"id": 1}])
+            sink.write_many([1, {"id": 1}])
+            assert encoder.calls == 2
+
+    def test_a_piece_of_a_block_is_not_the_block(self) -> None:
+        block = [{"id": 1}, {"id": 2}]
+        with Receiver(answer(500)) as receiver, HTTPSink(receiver.url()) as sink:
+            with pytest.raises(DeliveryError):
+                sink.write_many(block)
+            sink.write_many(block[:1])
+            sink.write_many(block[1:])
+            assert [request.events for request in receiver.requests] == [
+                block,
+                block[:1],
+                block[1:],
+            ]
+
+
+class TestSigner:
+    def test_it_signs_the_bytes_that_are_sent(self) -> None:
+        seen: list[bytes] = []
+
+        def sign(body: bytes) -> dict[str, str | list[str]]:
+            seen.append(body)
+            return {"X-Signature": f"v{len(seen)}", "content-type": "a/b", "X-Two": ["1", "2"]}
+
+        with (
+            Receiver(answer(500)) as receiver,
+            HTTPSink(receiver.url(), headers={"X-Own": "own"}, signer=sign) as sink,
+        ):
+            refused(sink)
+            sink.write("event")
+            first, second = receiver.requests
+        assert seen == [first.body, second.body]
+        assert first.header("X-Signature") == "v1"
+        assert second.header("X-Signature") == "v2"
+        assert second.header("Content-Type") == "a/b"
+        assert second.all("X-Two") == ["1", "2"]
+        assert second.header("X-Own") == "own"
+
+    @pytest.mark.parametrize(
+        "made", [{"X": "s3cret\r\nX-Evil: 1"}, {"X": 3}, None, "s3cret", ValueError("s3cret")]
+    )
+    def test_one_that_goes_wrong(self, receiver: Receiver, made: Any) -> None:
+        def sign(body: bytes) -> Any:
+            if isinstance(made, Exception):
+                raise made
+            return made
+
+        with HTTPSink(receiver.url(), signer=sign) as sink:
+            error = refused(sink)
+            assert (error.status, error.permanent) == (None, False)
+            assert "signer" in str(error)
+            text = "".join(traceback.format_exception(error))
+            assert "s3cret" not in text
+        assert receiver.connections == 0
+
+
+class TestAccounting:
+    def test_listeners_hear_of_each_event_once(self) -> None:
+        witness = Witness()
+        with (
+            Receiver(answer(201), answer(500), reset) as receiver,
+            HTTPSink(receiver.url(), listeners=[witness]) as sink,
+        ):
+            sink.write_many(["a", "b"])
+            with pytest.raises(DeliveryError):
+                sink.write_many(["c", "d"])
+            error = refused(sink, "e")
+        assert witness.calls == [
+            ("success", 201, "a"),
+            ("success", 201, "b"),
+            ("failure", 500, "c"),
+            ("failure", 500, "d"),
+            ("error", error, "e"),
+        ]
+        assert all(type(status) is int for _, status, _ in witness.calls[:4])
+
+    def test_events_that_cannot_be_encoded_are_errors(self, receiver: Receiver) -> None:
+        witness = Witness()
+        bad = object()
+        with HTTPSink(receiver.url(), listeners=[witness]) as sink:
+            error = refused(sink, bad)
+            assert sink.counters.errors == 1
+        assert witness.calls == [("error", error, bad)]
+
+    def test_listeners_that_raise_are_logged_and_harm_nobody(
+        self, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Broken(Witness):
+            def success(self, status: int, event: Any) -> None:
+                raise ValueError("s3cret")
+
+        broken, witness = Broken(), Witness()
+        with HTTPSink(receiver.url(), listeners=[broken, witness]) as sink:
+            sink.write_many(["a", "b"])
+        assert [call[2] for call in witness.calls] == ["a", "b"]
+        assert "success() raised ValueError" in caplog.text
+        assert "s3cret" not in caplog.text
+
+    def test_a_listener_may_write_and_close(self, receiver: Receiver) -> None:
+        class Meddler(Witness):
+            def success(self, status: int, event: Any) -> None:
+                super().success(status, event)
+                if event == "first":
+                    sink.write("second")
+                    sink.close()
+
+        meddler = Meddler()
+        with HTTPSink(receiver.url(), listeners=[meddler]) as sink:
+            sink.write("first")
+            assert sink.closed
+        assert [call[2] for call in meddler.calls] == ["first", "second"]
+
+    def test_counters_count_events_by_status(self) -> None:
+        odd = answer("299 Receivers say what they like")
+        with (
+            Receiver(answer("200 Fine"), odd, answer(413), answer(555), reset) as receiver,
+            HTTPSink(receiver.url()) as sink,
+        ):
+            sink.write_many(["a", "b"])
+            sink.write("c")
+            for _ in range(3):
+                refused(sink)
+            assert (sink.counters.successes, sink.counters.failures, sink.counters.errors) == (
+                3,
+                2,
+                1,
+            )
+            assert sink.counters.statuses() == {
+                "200 OK": 2,
+                "299": 1,
+                "413 Request Entity Too Large": 1,
+                "555": 1,
+            }
+            assert sink.requests == 5
+
+
+class TestThreads:
+    def test_requests_go_out_one_at_a_time(self, receiver: Receiver) -> None:
+        with HTTPSink(receiver.url(), timeout=20) as sink:
+            together(*[lambda i=i: [sink.write([i, j]) for j in range(10)] for i in range(8)])
+            assert receiver.crowd == 1
+            assert receiver.connections == 1
+        got = [request.events[0] for request in receiver.requests]
+        assert sorted(got) == [[i, j] for i in range(8) for j in range(10)]
+        for i in range(8):
+            assert [event for event in got if event[0] == i] == [[i, j] for j in range(10)]
+
+    def test_a_write_from_within_a_request_is_refused(self, receiver: Receiver) -> None:
+        """urllib3 logs requests: a handler that posts its records must not wait for itself."""
+        outcomes: list[Exception] = []
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                try:
+                    sink.write("from the handler")
+                except Exception as error:
+                    outcomes.append(error)
+
+        log = logging.getLogger("urllib3")
+        handler, level = Handler(), log.level
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
+        try:
+            with HTTPSink(receiver.url()) as sink:
+                sink.write("event")
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(level)
+        assert [request.events for request in receiver.requests] == [["event"]]
+        assert outcomes
+        assert all(type(error) is RuntimeError for error in outcomes)
+
+
+def test_after_close(receiver: Receiver) -> None:
+    witness = Witness()
+    sink = HTTPSink(receiver.url(), listeners=[witness])
+    sink.close()
+    sink.close()
+    for write in (lambda: sink.write("event"), lambda: sink.write_many([])):
+        with pytest.raises(SinkClosedError):
+            write()
+    assert witness.calls == []
+    assert receiver.connections == 0
+
+
+def test_dataclass_events(receiver: Receiver) -> None:
+    @dataclasses.dataclass
+    class Sale:
+        item: str
+
+    with HTTPSink(receiver.url()) as sink:
+        sink.write(Sale("tea"))
+    assert receiver.requests[0].events == [{"item": "tea"}]
