@@ -1,0 +1,345 @@
+"""Dispatcher: few threads for many queues, and none of them held up by another."""
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+from support import (
+    BAD_SECONDS,
+    DEADLINE,
+    LONG,
+    MOMENT,
+    Fails,
+    Recorder,
+    Task,
+    Waits,
+    eventually,
+    ledger,
+    os_threads,
+    together,
+)
+
+from fastsinks import CloseTimeoutError, Dispatcher, NullSink, Queue, RetryingSink
+
+
+class Crowd:
+    """A hook that holds its callers back and knows how many there are."""
+
+    def __init__(self, gate):
+        self.gate = gate
+        self.lock = threading.Lock()
+        self.inside = self.most = 0
+
+    def __call__(self, events):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        try:
+            self.gate()
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+class TestWorkers:
+    def test_none_before_there_is_work(self):
+        before = os_threads()
+        dispatcher = Dispatcher()
+        queue = Queue(NullSink(), dispatcher=dispatcher)
+        assert os_threads() == before
+        queue.write("one")
+        assert queue.flush(DEADLINE)
+        queue.close()
+        dispatcher.close()
+
+    def test_no_more_than_max_workers(self, gate):
+        with_two = Dispatcher(max_workers=2)
+        crowd = Crowd(gate)
+        queues = [Queue(Recorder(crowd), dispatcher=with_two) for _ in range(6)]
+        for queue in queues:
+            queue.write("one")
+        eventually(lambda: crowd.inside == 2)
+        threading.Event().wait(MOMENT)
+        assert crowd.most == 2
+        assert [len(queue) for queue in queues] == [1] * 6
+        gate.open()
+        for queue in queues:
+            queue.close(DEADLINE)
+            assert ledger(queue) == (1, 1, 0, 0)
+        assert crowd.most <= 2
+        with_two.close()
+
+    def test_as_many_as_are_blocked(self, gate):
+        dispatcher = Dispatcher(max_workers=20)
+        crowd = Crowd(gate)
+        queues = [Queue(Recorder(crowd), dispatcher=dispatcher) for _ in range(15)]
+        for queue in queues:
+            queue.write("one")
+        eventually(lambda: crowd.inside == 15)
+        gate.open()
+        for queue in queues:
+            queue.close()
+        dispatcher.close()
+
+    def test_one_is_enough(self):
+        dispatcher = Dispatcher(max_workers=1)
+        sinks = [Recorder() for _ in range(50)]
+        queues = [Queue(dst, dispatcher=dispatcher) for dst in sinks]
+        for number in range(20):
+            for queue in queues:
+                queue.write(number)
+        for queue in queues:
+            queue.close()
+        assert all(dst.events == list(range(20)) for dst in sinks)
+        dispatcher.close()
+
+    def test_idle_ones_go_away_and_come_back(self):
+        before = os_threads()
+        dispatcher = Dispatcher(idle_timeout=0.1)
+        dst = Recorder()
+        with Queue(dst, dispatcher=dispatcher) as queue:
+            for number in range(2):
+                queue.write(number)
+                dst.wait(number + 1)
+                eventually(lambda: os_threads() <= before)
+        assert dst.events == [0, 1]
+        dispatcher.close()
+
+    def test_they_go_away_after_a_crowd_too(self, gate):
+        before = os_threads()
+        dispatcher = Dispatcher(idle_timeout=0.1)
+        crowd = Crowd(gate)
+        queues = [Queue(Recorder(crowd), dispatcher=dispatcher) for _ in range(20)]
+        for queue in queues:
+            queue.write("one")
+        eventually(lambda: crowd.inside == 20)
+        assert os_threads() >= before + 20
+        gate.open()
+        for queue in queues:
+            assert queue.flush(DEADLINE)
+        eventually(lambda: os_threads() <= before)
+        for queue in queues:
+            queue.close()
+        dispatcher.close()
+
+    def test_they_do_not_keep_the_process_alive(self):
+        dispatcher = Dispatcher()
+        queue = Queue(NullSink(), dispatcher=dispatcher)
+        queue.write("one")
+        assert queue.flush(DEADLINE)
+        assert all(
+            thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()
+        )
+        queue.close()
+        dispatcher.close()
+
+
+class TestFairness:
+    def test_blocked_queues_hold_nobody_up(self, gate):
+        dispatcher = Dispatcher(max_workers=60)
+        stuck = [Queue(Recorder(gate), dispatcher=dispatcher) for _ in range(50)]
+        for queue in stuck:
+            queue.write("stuck")
+        dst = Recorder()
+        with Queue(dst, dispatcher=dispatcher) as healthy:
+            began = time.monotonic()
+            healthy.write("one")
+            dst.wait(1)
+            assert time.monotonic() - began < 2.0
+        gate.open()
+        for queue in stuck:
+            queue.close()
+        dispatcher.close()
+
+    def test_a_greedy_queue_starves_nobody(self):
+        dispatcher = Dispatcher(max_workers=1)
+        stop = threading.Event()
+
+        def forever(events):
+            if not stop.is_set():
+                greedy.write("again")
+
+        greedy = Queue(Recorder(forever), dispatcher=dispatcher)
+        greedy.write_many(["again"] * 100)
+        dst = Recorder()
+        try:
+            with Queue(dst, dispatcher=dispatcher) as modest:
+                for number in range(10):
+                    modest.write(number)
+                    dst.wait(number + 1)
+        finally:
+            stop.set()
+        greedy.close()
+        dispatcher.close()
+
+    def test_a_retry_in_back_off_holds_no_thread(self):
+        count = 300
+        dispatcher = Dispatcher(max_workers=4)
+        before = os_threads()
+        strategies = [Waits() for _ in range(count)]
+        sinks = [Recorder(Fails()) for _ in range(count)]
+        queues = [
+            Queue(RetryingSink(dst, strategy), dispatcher=dispatcher)
+            for dst, strategy in zip(sinks, strategies, strict=True)
+        ]
+        for queue in queues:
+            queue.write("one")
+        for strategy in strategies:
+            assert strategy.failed.wait(DEADLINE)
+        assert os_threads() - before <= 4
+        dst = Recorder()
+        with Queue(dst, dispatcher=dispatcher) as healthy:
+            for number in range(10):
+                healthy.write(number)
+                dst.wait(number + 1)
+        assert os_threads() - before <= 4
+        assert [len(attempts.attempts) for attempts in sinks] == [1] * count
+        for queue in queues:
+            assert len(queue) == 1
+            with pytest.raises(CloseTimeoutError):
+                queue.close(0)
+        dispatcher.close()
+
+    def test_nor_do_many_on_the_default_one(self):
+        before = os_threads()
+        strategies = [Waits() for _ in range(200)]
+        queues = [Queue(RetryingSink(Recorder(Fails()), strategy)) for strategy in strategies]
+        for queue in queues:
+            queue.write("one")
+        for strategy in strategies:
+            assert strategy.failed.wait(DEADLINE)
+        assert os_threads() - before < 20
+        for queue in queues:
+            with pytest.raises(CloseTimeoutError):
+                queue.close(0)
+
+    def test_back_offs_end_on_time_and_in_any_order(self):
+        dispatcher = Dispatcher(max_workers=2)
+        done = []
+        waits = [0.12, 0.04, 0.16, 0.08]
+
+        class Last(Recorder):
+            def __init__(self, name):
+                super().__init__(Fails(times=1))
+                self.name = name
+
+            def write(self, event):
+                super().write(event)
+                done.append(self.name)
+
+        queues = [
+            Queue(RetryingSink(Last(wait), Waits(wait)), dispatcher=dispatcher) for wait in waits
+        ]
+        began = time.monotonic()
+        for queue in queues:
+            queue.write("one")
+        for queue in queues:
+            assert queue.flush(DEADLINE)
+        assert time.monotonic() - began >= 0.15
+        assert len(done) == 4
+        assert done[-1] == 0.16 or time.monotonic() - began > 0.3  # a machine that was asleep
+        for queue in queues:
+            queue.close()
+        dispatcher.close()
+
+    def test_many_writers_to_many_queues(self):
+        dispatcher = Dispatcher(max_workers=3)
+        sinks = [Recorder() for _ in range(20)]
+        queues = [Queue(dst, dispatcher=dispatcher) for dst in sinks]
+
+        def write(writer):
+            for number in range(50):
+                for queue in queues:
+                    queue.write((writer, number))
+
+        together(*[lambda writer=writer: write(writer) for writer in range(4)])
+        for queue, dst in zip(queues, sinks, strict=True):
+            queue.close()
+            assert dst.crowd == 1
+            for writer in range(4):
+                assert [n for w, n in dst.events if w == writer] == list(range(50))
+        dispatcher.close()
+
+
+class TestClose:
+    def test_it_is_idempotent_and_ends_the_workers(self):
+        before = os_threads()
+        dispatcher = Dispatcher(name="mine")
+        with Queue(NullSink(), dispatcher=dispatcher) as queue:
+            queue.write("one")
+        assert dispatcher.close() is None
+        assert dispatcher.close(timeout=1.0) is None
+        eventually(lambda: os_threads() <= before)
+
+    def test_it_may_never_have_worked(self):
+        Dispatcher().close()
+
+    @pytest.mark.parametrize(("timeout", "error"), BAD_SECONDS)
+    def test_bad_timeouts(self, timeout, error):
+        dispatcher = Dispatcher()
+        with pytest.raises(error):
+            dispatcher.close(timeout)
+        dst = Recorder()
+        with Queue(dst, dispatcher=dispatcher) as queue:
+            queue.write("one")
+        assert dst.events == ["one"]
+        dispatcher.close()
+
+    def test_an_unused_one_is_collected(self):
+        watch = weakref.ref(Dispatcher())
+        gc.collect()
+        assert watch() is None
+
+    def test_one_that_nobody_knows_any_more_ends_its_workers(self):
+        before = os_threads()
+        with Queue(NullSink(), dispatcher=Dispatcher(idle_timeout=0.1)) as queue:
+            queue.write("one")
+        del queue
+
+        def gone():
+            gc.collect()
+            return os_threads() <= before
+
+        eventually(gone)
+
+    def test_it_leaves_other_dispatchers_alone(self):
+        first, second = Dispatcher(), Dispatcher()
+        dst = Recorder()
+        with Queue(dst, dispatcher=second) as queue:
+            queue.write(1)
+            first.close()
+            queue.write(2)
+        assert dst.events == [1, 2]
+        second.close()
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("workers", "error"),
+        [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError), ("4", TypeError)],
+    )
+    def test_max_workers(self, workers, error):
+        with pytest.raises(error, match=str(workers)):
+            Dispatcher(max_workers=workers)
+
+    @pytest.mark.parametrize(("seconds", "error"), BAD_SECONDS)
+    def test_idle_timeout(self, seconds, error):
+        with pytest.raises(error):
+            Dispatcher(idle_timeout=seconds)
+
+    @pytest.mark.parametrize("seconds", [0, 0.0, LONG, 1e12])
+    def test_any_sensible_idle_timeout(self, seconds):
+        dispatcher = Dispatcher(idle_timeout=seconds)
+        dst = Recorder()
+        with Queue(dst, dispatcher=dispatcher) as queue:
+            for number in range(20):
+                queue.write(number)
+                dst.wait(number + 1)
+        assert dst.events == list(range(20))
+        Task(dispatcher.close).result()
+
+    def test_options_are_named(self):
+        with pytest.raises(TypeError):
+            Dispatcher(4)
