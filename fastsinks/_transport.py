@@ -44,8 +44,8 @@ class Transport:
         """Send one request and read its answer.
 
         A kept connection that the receiver was closing just then is replaced once:
-        it ended in order and without a byte of an answer. A reset is no such case,
-        nor anything on a new connection. Raises whatever urllib3 and sockets raise.
+        it ended in order and without a byte of an answer. A reset is no such case (over
+        TLS Python cannot tell it), nor anything on a new connection. Raises whatever urllib3 and sockets raise.
         """
         try:
             response = self._open(exchange, address, body, headers)

@@ -57,6 +57,8 @@ class Address(NamedTuple):
 
     def follow(self, location: str) -> Address:
         """The address that a Location header means, seen from here. Raises ValueError."""
+        if _UNPRINTABLE.search(location):  # urljoin would silently leave some of it out
+            raise ValueError("a Location must not contain spaces or control characters")
         # http.client reads headers as latin-1; what is not ASCII in a URL is UTF-8.
         location = location.encode("latin-1", "replace").decode("utf-8", "replace")
         return Address.parse(urljoin(self.shown, location))

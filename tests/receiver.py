@@ -208,7 +208,7 @@ class Receiver:
             if self._greet is not None and not self._greet(connection):
                 return
             if self._tls is not None:
-                connection.sock = self._secured(sock)
+                self._secure(connection)
             while self._exchange(connection):
                 pass
         except (OSError, EOFError):  # the sender went away, or the receiver is closed
@@ -220,16 +220,17 @@ class Receiver:
                 self._connections.discard(sock)
                 self._changed.notify_all()
 
-    def _secured(self, sock: socket.socket) -> socket.socket:
+    def _secure(self, connection: Connection) -> None:
         assert self._tls is not None
-        secured = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        plain = connection.sock
+        secured = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        connection.sock = secured
         with self._changed:
-            self._connections.discard(sock)
+            self._connections.discard(plain)
             self._connections.add(secured)
         if self.closing.is_set():
             raise EOFError
         secured.do_handshake()
-        return secured
 
     def _exchange(self, connection: Connection) -> bool:
         request = connection.read_head()
