@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ._exchange import Exchange, Exchanges
 
@@ -134,7 +135,10 @@ class Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         exchange = self._exchanges.current()
-        addresses = self._exchanges.resolve(self._dns_host, self.port)
+        try:
+            addresses = self._exchanges.resolve(self._dns_host, self.port)
+        except TimeoutError as failure:
+            raise ConnectTimeoutError(self, "timed out") from failure
         error: Exception = OSError("the name has no address")
         for i, (family, kind, protocol, _, address) in enumerate(addresses):
             sock = socket.socket(family, kind, protocol)
@@ -155,10 +159,11 @@ class Connection(HTTPConnection):
                 raise
             else:
                 return sock
-        try:
-            raise error
-        finally:
-            del error  # no cycle with this frame
+        # urllib3's own exceptions, as it passes over some of the system's: it connects while
+        # it sends, and a request that was cut off may have an answer all the same.
+        if isinstance(error, TimeoutError):
+            raise ConnectTimeoutError(self, "timed out") from error
+        raise NewConnectionError(self, "cannot connect") from error
 
     def connect(self) -> None:
         super().connect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  (else the first lookup imports it: bad luck for a fork then)
 import os
 import socket
 import threading

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
+from . import _log
 from ._errors import CloseTimeoutError
-from ._log import logger
 
 EXIT_TIMEOUT = 5.0  #: seconds for queues that nobody closed
 
@@ -23,4 +23,4 @@ def close_dispatchers(dispatchers: Iterable[Any]) -> None:
         try:
             dispatcher.close(timeout=max(0.0, deadline - monotonic()))
         except CloseTimeoutError as error:
-            logger.error("at exit: %s", error)
+            _log.error("at exit: %s", error)

@@ -30,6 +30,32 @@ def describe_error(error: BaseException) -> str:
     return f"{kind}: {error}" if isinstance(error, SinkError) else kind
 
 
+def warning(message: str, *args: Any) -> None:
+    _say(logging.WARNING, message, *args)
+
+
+def error(message: str, *args: Any) -> None:
+    _say(logging.ERROR, message, *args)
+
+
+def _say(level: int, message: str, *args: Any) -> None:
+    """Log; a handler that raises must not cost an event or a worker."""
+    try:
+        logger.log(level, message, *args)
+    except BaseException as raised:
+        reraise_interrupt(raised)
+
+
+def reraise_interrupt(raised: BaseException) -> None:
+    """Swallow what user code raised beside the point; but not Ctrl-C, which asks to stop.
+
+    It reaches the main thread alone; on a worker a KeyboardInterrupt or SystemExit is
+    somebody's mistake.
+    """
+    if not isinstance(raised, Exception) and threading.current_thread() is threading.main_thread():
+        raise raised
+
+
 class Burst:
     """Rate-limits one kind of trouble: a line when it begins, one with the count when it ends.
 
@@ -49,7 +75,7 @@ class Burst:
             first = self._count == 0
             self._count += count
         if first:
-            logger.warning("%s: %s (%s)", self._what, describe(event), reason)
+            warning("%s: %s (%s)", self._what, describe(event), reason)
 
     def over(self) -> None:
         """Call when things work again; cheap when nothing had happened."""
@@ -58,4 +84,4 @@ class Burst:
         with self._lock:
             count, self._count = self._count, 0
         if count > 1:
-            logger.warning("%s: %d events in all", self._what, count)
+            warning("%s: %d events in all", self._what, count)

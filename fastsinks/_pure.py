@@ -21,15 +21,16 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from . import _check, _user
+from . import _check, _log, _user
 from ._aio import ChannelEvents
 from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
 from ._exit import close_dispatchers
-from ._log import Burst, describe_error, logger
+from ._log import Burst, describe_error
 from ._stats import QueueStats
 
-GRACE = 0.05  #: seconds for a destination that was closed at a deadline to let go of its event
+GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
+CLOSE_GRACE = 0.06  #: ... and for its close() to end: an inner queue has a grace of its own
 TICK = 0.001  #: seconds without progress after which running workers count as blocked
 TURN = 0.0005  #: seconds that one queue may keep a worker while others are ready
 
@@ -261,21 +262,24 @@ class Broadcaster(Sink):
                 self._closed = True
                 self._deferred.append(None)
                 return
-            self._take_turn(deadline)
             self._closed = True
+            mine = self._take_turn(deadline)  # else a sink is stuck; closing it may help
         try:
-            self._close_all(deadline if timeout is not None else FOREVER)
+            done = self._close_all(deadline if timeout is not None else FOREVER)
+            if not (mine or done):
+                raise CloseTimeoutError("the broadcaster is still being closed")
         finally:
-            self._end_turn()
+            if mine:
+                self._end_turn()
 
-    def _take_turn(self, deadline: float = FOREVER) -> None:
+    def _take_turn(self, deadline: float) -> bool:
         while self._owner is not None:
             left = deadline - monotonic()
             if left <= 0:
-                self._closed = True
-                raise CloseTimeoutError("a sink of the broadcaster is still writing")
-            self._cond.wait(min(left, FOREVER))
+                return False
+            self._cond.wait(left)
         self._owner = get_ident()
+        return True
 
     def _end_turn(self) -> None:
         with self._cond:
@@ -338,10 +342,11 @@ class Broadcaster(Sink):
                     self._trouble[id(sink)].over()
         return fatal
 
-    def _close_all(self, deadline: float) -> None:
+    def _close_all(self, deadline: float) -> bool:
+        """Close every sink; false if another thread has done so, or is about to."""
         with self._cond:
             if self._finished:
-                return
+                return False
             self._finished = True
         late: list[CloseTimeoutError] = []
         fatal: BaseException | None = None
@@ -352,7 +357,7 @@ class Broadcaster(Sink):
             except CloseTimeoutError as error:
                 late.append(error)
             except Exception as error:
-                logger.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
+                _log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
             except BaseException as error:
                 fatal = error
         if fatal is not None:
@@ -362,6 +367,7 @@ class Broadcaster(Sink):
                 f"{len(late)} of {len(self._sinks)} sinks did not close in time",
                 [event for error in late for event in error.undelivered],
             )
+        return True
 
 
 class Channel(Sink):
@@ -980,7 +986,7 @@ class Queue(Sink):
             for event in block[:delivered] if self._listeners else ():
                 _user.notify(self._listeners, "egress", event)
         except BaseException as trouble:  # a log handler's: this thread is a worker
-            logger.error("%s: %s", self.name, describe_error(trouble))
+            _log.error("%s: %s", self.name, describe_error(trouble))
         finally:
             with self._cond:
                 self._settling = 0
@@ -1036,7 +1042,7 @@ class Queue(Sink):
                 return  # called from inside the delivery: it goes on, and then closes dst
             if not self._wait(lambda: self._finished, deadline):
                 if self._abandoned:  # by another closer, which says so
-                    self._wait(lambda: self._finished, monotonic() + 2 * GRACE)
+                    self._wait(lambda: self._finished, monotonic() + 2 * CLOSE_GRACE)
                     return
                 self._abandoned = True
             error, self._close_error = self._close_error, None
@@ -1051,9 +1057,10 @@ class Queue(Sink):
             left = self._close_by - monotonic() if self._close_by < FOREVER else FOREVER
             _check.close(self._dst, max(0.0, left))
         except BaseException as error:
-            self._close_error = error
-            if self._abandoned:
-                logger.error("%s: close() raised %s", self.name, describe_error(error))
+            if not self._abandoned or isinstance(error, CloseTimeoutError):
+                self._close_error = error
+            else:
+                _log.error("%s: close() raised %s", self.name, describe_error(error))
         with self._cond:
             self._finished = True
             self._cond.notify_all()
@@ -1073,7 +1080,10 @@ class Queue(Sink):
         with self._cond:
             if self._attempt is not None:
                 self._dispatcher._expedite(self)  # its next step finds the sink closed
-            self._wait(lambda: self._finished and not self._block, monotonic() + GRACE)
+            now = monotonic()
+            self._wait(lambda: not self._block, now + GRACE)
+            if not self._block:
+                self._wait(lambda: self._finished, now + CLOSE_GRACE)
             left = self._left + self._block[self._attempt.done if self._attempt else 0 :] + waiting
             self._delivered += len(self._block) and (self._attempt.done if self._attempt else 0)
             self._dropped += len(left)
@@ -1082,6 +1092,8 @@ class Queue(Sink):
             self._cond.notify_all()
         if left:
             self._report(left, "closed before it was delivered")
+        if isinstance(self._close_error, CloseTimeoutError):
+            left = self._close_error.undelivered + left  # what dst had accepted came first
         raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
 
 
@@ -1295,10 +1307,8 @@ class RetryingSink(_Wrapper):
 
     def _acquire(self, attempt: _Attempt) -> None:
         with self._cond:
-            if attempt.held:
-                return
-            if self._current is not None and self._owner == get_ident():
-                raise RuntimeError("a RetryingSink's own sink, strategy or listener wrote to it")
+            if attempt.held or self._owner == get_ident():
+                return  # nested: the sink or the dead letter wrote to us, and would wait for itself
             while self._current is not None and not self._closed:
                 self._cond.wait()
             if self._closed:
@@ -1320,15 +1330,17 @@ class RetryingSink(_Wrapper):
     def _try(self, attempt: _Attempt) -> float | None:
         if self._closed:
             raise SinkClosedError
-        self._owner = get_ident()
+        owner, self._owner = self._owner, get_ident()
         try:
             first = attempt.events[attempt.done]
             if not attempt.waited:
                 wait = float(self._strategy.proceed(first))
+                if wait != wait:
+                    raise ValueError("a strategy's proceed() returned NaN")
                 wait = max(wait, attempt.not_before - monotonic() if attempt.not_before else 0.0)
                 if wait > 0:
                     attempt.waited = True
-                    return wait
+                    return min(wait, FOREVER)
             attempt.waited, attempt.not_before = False, 0.0
             n = self._piece if self._write_many is not None else 1
             piece = attempt.events[attempt.done : attempt.done + n]
@@ -1346,7 +1358,7 @@ class RetryingSink(_Wrapper):
             else:
                 self._succeeded(attempt, piece)
         finally:
-            self._owner = None
+            self._owner = owner
         return None if attempt.done == len(attempt.events) else 0.0
 
     def _succeeded(self, attempt: _Attempt, piece: list[Any]) -> None:
@@ -1357,13 +1369,14 @@ class RetryingSink(_Wrapper):
         try:
             self._strategy.success(piece[0])
         except Exception as error:
-            logger.error("a strategy's success() raised %s", describe_error(error))
+            _log.error("a strategy's success() raised %s", describe_error(error))
 
     def _failed(self, attempt: _Attempt, piece: list[Any], error: Exception) -> None:
         """Only an event that failed by itself is dropped; a block is taken apart first."""
-        drop = bool(getattr(error, "permanent", False))
+        drop = _user.is_permanent(error)
         if not drop:
-            attempt.not_before = self._retry_after(error)
+            after = _user.retry_after(error)
+            attempt.not_before = monotonic() + after if after else 0.0
             if self._bounded is not None:
                 self._bounded._failed()
                 for i in range(attempt.done, attempt.done + len(piece)):
@@ -1386,13 +1399,6 @@ class RetryingSink(_Wrapper):
         self._retry_trouble.happened(piece[0], describe_error(error), len(piece))
         for event in piece if self._listeners else ():
             _user.notify(self._listeners, "retry", event, error)
-
-    @staticmethod
-    def _retry_after(error: Exception) -> float:
-        after = getattr(error, "retry_after", None)
-        if isinstance(after, (int, float)) and 0 < after < FOREVER:
-            return monotonic() + after
-        return 0.0
 
 
 # ---------------------------------------------------------------------------- metrics

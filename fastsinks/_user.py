@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from typing import Any
 
-from ._log import describe_error, logger
+from . import _log
+from ._check import FOREVER
+from ._log import describe_error
 
 
 def notify(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
@@ -15,7 +16,8 @@ def notify(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
         try:
             getattr(listener, method)(*args)
         except BaseException as error:
-            _tolerate(error, f"a listener's {method}()")
+            _log.error("a listener's %s() raised %s", method, describe_error(error))
+            _log.reraise_interrupt(error)
 
 
 def bury(dead_letter: Any, events: Iterable[Any]) -> None:
@@ -26,11 +28,24 @@ def bury(dead_letter: Any, events: Iterable[Any]) -> None:
         try:
             dead_letter.write(event)
         except BaseException as error:
-            _tolerate(error, "a dead letter's write()")
+            _log.error("a dead letter refused an event: %s", describe_error(error))
+            _log.reraise_interrupt(error)
 
 
-def _tolerate(error: BaseException, where: str) -> None:
-    """Log what was raised; but Ctrl-C, which reaches the main thread alone, goes on."""
-    logger.error("%s raised %s", where, describe_error(error))
-    if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
-        raise error
+def is_permanent(error: BaseException) -> bool:
+    """Whether an exception says that trying again cannot help."""
+    try:
+        return bool(getattr(error, "permanent", False))
+    except Exception:  # a property of its own: as good as none
+        return False
+
+
+def retry_after(error: BaseException) -> float:
+    """How many seconds an exception asks to wait, 0 if it does not."""
+    try:
+        after = getattr(error, "retry_after", None)
+    except Exception:
+        return 0.0
+    if isinstance(after, (int, float)) and after > 0:  # NaN is not
+        return FOREVER if after >= FOREVER else float(after)
+    return 0.0

@@ -262,10 +262,12 @@ class HTTPSink(Sink):
 
     def _reason(self, error: BaseException) -> str:
         """What happened, in words that contain neither headers nor what the receiver sent."""
-        while isinstance(error, HTTPError) and error.args:
-            if not isinstance(error.args[-1], BaseException):
+        while isinstance(error, HTTPError):
+            inner = error.args[-1] if error.args else None
+            cause = inner if isinstance(inner, BaseException) else error.__cause__
+            if cause is None:
                 break
-            error = error.args[-1]
+            error = cause
         if isinstance(error, (TimeoutError, PoolTimeoutError)):
             return f"no answer within {self._timeout:g} s"
         kind = type(error).__name__

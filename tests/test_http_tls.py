@@ -12,7 +12,6 @@ from receiver import (
     Behaviour,
     Connection,
     Receiver,
-    answer,
     drip,
     flood,
     head,

@@ -128,7 +128,7 @@ def plumbing() -> None:
     dispatcher.close(timeout=None)
 
     Queue(null, when_full="sometimes")  # type: ignore[arg-type]
-    Queue(null, 10)  # type: ignore[call-arg, misc]
+    Queue(null, 10)  # type: ignore[call-arg]
     Queue(object())  # type: ignore[arg-type]
     Queue(null, maxsize="many")  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ cdef class Broadcaster(Sink):
     cdef tuple _targets  # _lock to replace: a Destination each, an immutable snapshot
     cdef unsigned long _owner  # _lock: the thread whose turn it is, or 0
     cdef list _deferred  # the owner's: blocks, or None for close(), from inside its write
-    cdef bint _finished  # the owner's: all sinks are closed
+    cdef bint _finished  # _lock: all sinks are closed, or being closed
     cdef unsigned long long _dropped  # the owner's to write
     cdef dict _trouble  # the owner's: id of a sink -> how its refusals are logged
 
@@ -17,5 +17,5 @@ cdef class Broadcaster(Sink):
     cdef int end_turn(self, object fatal) except -1
     cdef object fan_out(self, object event, tuple block)
     cdef object refused(self, object sink, object event, Py_ssize_t n, object error)
-    cdef int close_all(self, double deadline) except -1
+    cdef bint close_all(self, double deadline) except -1
     cdef int after_fork(self) except -1

@@ -8,9 +8,9 @@ by one of the sinks, is deferred and follows the current event.
 
 cimport cython
 
-from fastsinks import _check
+from fastsinks import _check, _log
 from fastsinks._errors import CloseTimeoutError, SinkClosedError
-from fastsinks._log import Burst, describe_error, logger
+from fastsinks._log import Burst, describe_error
 
 from ._destination cimport Destination
 from ._sink cimport register_native
@@ -136,7 +136,10 @@ cdef class Broadcaster(Sink):
             return
         fs_release(&self._lock)
         if not self.take_turn(deadline, True):
-            raise CloseTimeoutError("a sink of the broadcaster is still writing")
+            # A sink is stuck in a write, which closing it may end; or in close().
+            if not self.close_all(deadline):
+                raise CloseTimeoutError("the broadcaster is still being closed")
+            return
         fatal = None
         try:
             self.close_all(FS_FOREVER if timeout is None else deadline)
@@ -255,10 +258,15 @@ cdef class Broadcaster(Sink):
         if trouble is not None:
             trouble.over()
 
-    cdef int close_all(self, double deadline) except -1:
-        if self._finished:
-            return 0
+    cdef bint close_all(self, double deadline) except -1:
+        """Close every sink; false if another thread has done so, or is about to."""
+        cdef bint finished
+        acquire(self)
+        finished = self._finished
         self._finished = True
+        fs_release(&self._lock)
+        if finished:
+            return False
         late = []
         fatal = None
         for target in self._targets:
@@ -270,7 +278,7 @@ cdef class Broadcaster(Sink):
             except CloseTimeoutError as error:
                 late.append(error)
             except Exception as error:
-                logger.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
+                _log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
             except BaseException as error:
                 fatal = error
         if fatal is not None:
@@ -280,7 +288,7 @@ cdef class Broadcaster(Sink):
                 f"{len(late)} of {len(self._targets)} sinks did not close in time",
                 [event for error in late for event in error.undelivered],
             )
-        return 0
+        return True
 
     cdef int after_fork(self) except -1:
         """In a child: a writer of the parent's is not here."""

@@ -101,9 +101,11 @@ cdef class Channel(Sink):
     cdef int withdraw(self, Offer offer) except -1:
         """Closed or interrupted before a reader came: the event was never committed."""
         acquire(self)
-        if not offer.taken and not offer.withdrawn:
-            offer.withdrawn = True  # a reader will throw it away
-            self._count -= 1
+        if not offer.taken:
+            if not offer.withdrawn:
+                offer.withdrawn = True  # a reader will throw it away
+                self._count -= 1
+            offer.event = None  # the caller has it
         fs_release(&self._lock)
         return 0
 

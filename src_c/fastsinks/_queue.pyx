@@ -24,9 +24,9 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, malloc
 
-from fastsinks import _check, _user
+from fastsinks import _check, _log, _user
 from fastsinks._errors import CloseTimeoutError, QueueFullError, SinkClosedError
-from fastsinks._log import Burst, describe_error, logger
+from fastsinks._log import Burst, describe_error
 from fastsinks._stats import QueueStats
 
 from ._backlog cimport (
@@ -60,7 +60,10 @@ cdef extern from "Python.h":
 
 fs_init()
 
-cdef double GRACE = 0.05  # seconds for a destination closed at a deadline to let go of its events
+# At a deadline, the seconds for a destination to let go of its events, once it is closed, and
+# for its close() to end: that of an inner queue has a grace of its own.
+cdef double GRACE = 0.03
+cdef double CLOSE_GRACE = 0.06
 cdef double HELP = 0.02  # seconds between looks at a dispatcher that has no workers
 cdef double TURN = 0.0005  # seconds after which other queues have their turn
 cdef unsigned long long NO_GOAL = <unsigned long long>-1
@@ -412,7 +415,7 @@ cdef class Queue(Sink):
                 try:
                     self.failed(error)
                 except BaseException as again:
-                    logger.error("%s: %s", self.name, describe_error(again))
+                    _log.error("%s: %s", self.name, describe_error(again))
             if finished != NULL:
                 decref(finished)
                 finished = NULL
@@ -610,7 +613,7 @@ cdef class Queue(Sink):
         else:
             # Nothing was in flight (no memory for a block), or a closer has taken it.
             if not self._abandoned:
-                logger.error("%s: cannot deliver: %s", self.name, describe_error(error))
+                _log.error("%s: cannot deliver: %s", self.name, describe_error(error))
             return 0
         acquire(self)
         if self._in_flight:
@@ -647,7 +650,7 @@ cdef class Queue(Sink):
                 for event in delivered:
                     _user.notify(self._listeners, "egress", event)
         except BaseException as error:
-            logger.error("%s: %s", self.name, describe_error(error))
+            _log.error("%s: %s", self.name, describe_error(error))
         return 0
 
     cdef void finish(self, Py_ssize_t delivered, Py_ssize_t dropped) noexcept:
@@ -750,7 +753,7 @@ cdef class Queue(Sink):
             if first:
                 self.abandon()
             else:
-                self.wait(0, True, fs_now() + 2 * GRACE)  # another closer sees to it
+                self.wait(0, True, fs_now() + 2 * CLOSE_GRACE)  # another closer sees to it
             return
         acquire(self)
         error = self._close_error
@@ -765,8 +768,8 @@ cdef class Queue(Sink):
         try:
             _check.close(self._dst.sink, max(0.0, left))
         except BaseException as error:
-            if self._abandoned:
-                logger.error("%s: close() raised %s", self.name, describe_error(error))
+            if self._abandoned and not isinstance(error, CloseTimeoutError):
+                _log.error("%s: close() raised %s", self.name, describe_error(error))
             else:
                 self._close_error = error
         acquire(self)
@@ -781,7 +784,9 @@ cdef class Queue(Sink):
         cdef list block = None
         cdef PyObject *single = NULL
         cdef Py_ssize_t done = 0
-        cdef double deadline = fs_now() + GRACE
+        cdef double now = fs_now()
+        cdef double deadline = now + CLOSE_GRACE
+        cdef double grace = now + GRACE
         cdef unsigned int seen
         cdef bint mine
         interrupt = None
@@ -796,15 +801,16 @@ cdef class Queue(Sink):
                 self._close_dst()
         while True:
             acquire(self)
-            if (self._finished and not self._in_flight) or fs_now() >= deadline:
+            now = fs_now()
+            if (self._finished or now >= deadline) if not self._in_flight else now >= grace:
                 break
             seen = self._done.count
             fs_release(&self._lock)
             try:
-                fs_wait(&self._lock, &self._done, seen, deadline)
+                fs_wait(&self._lock, &self._done, seen, grace if now < grace else deadline)
             except BaseException as error:  # Ctrl-C: not before everything is accounted for
                 interrupt = error
-                deadline = 0.0
+                deadline = grace = 0.0
         if self._in_flight:
             block = self._block
             if self._attempt is not None:
@@ -817,6 +823,8 @@ cdef class Queue(Sink):
             self._in_flight = 0
         left = self._left
         self._left = None
+        error = self._close_error
+        self._close_error = None
         fs_release(&self._lock)
         left = left or []
         if block is not None:
@@ -835,6 +843,8 @@ cdef class Queue(Sink):
             self.report(left, "closed before it was delivered")
         if interrupt is not None:
             raise interrupt
+        if isinstance(error, CloseTimeoutError):
+            left = error.undelivered + left  # what dst had accepted, and not delivered, came first
         raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
 
     cdef list take_waiting(self):

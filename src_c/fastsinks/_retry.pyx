@@ -8,9 +8,9 @@ back-off goes on the queue's timer and holds no thread. A thread that writes by 
 waits on `_changed`, which close() notifies.
 """
 
-from fastsinks import _check, _user
+from fastsinks import _check, _log, _user
 from fastsinks._errors import SinkClosedError
-from fastsinks._log import Burst, describe_error, logger
+from fastsinks._log import Burst, describe_error
 
 from ._sink cimport register_native
 from ._strategy cimport Bounded, own_limits
@@ -127,16 +127,14 @@ cdef class RetryingSink(Wrapper):
 
     cdef int take_turn(self, Attempt attempt) except -1:
         cdef unsigned int seen
-        if attempt.held:
-            return 0
+        if attempt.held or self._owner == fs_self():
+            return 0  # nested: the sink or the dead letter wrote to us, and would wait for itself
         if fs_is_inherited(&self._lock):
             self.after_fork()
         fs_acquire(&self._lock)
         while self._current is not None and not self._closed:
             seen = self._changed.count
             fs_release(&self._lock)
-            if self._owner == fs_self():
-                raise RuntimeError("a RetryingSink's own sink, strategy or listener wrote to it")
             fs_wait(&self._lock, &self._changed, seen, FS_FOREVER)
             fs_acquire(&self._lock)
         if self._closed:
@@ -159,6 +157,7 @@ cdef class RetryingSink(Wrapper):
     cdef double attempt_once(self, Attempt attempt) except? -2:
         cdef double wait
         cdef list piece
+        cdef unsigned long owner = self._owner
         if self._closed:
             raise SinkClosedError
         self._owner = fs_self()
@@ -166,6 +165,8 @@ cdef class RetryingSink(Wrapper):
             event = attempt.events[attempt.done]
             if not attempt.waited:
                 wait = self._strategy.proceed(event)
+                if wait != wait:
+                    raise ValueError("a strategy's proceed() returned NaN")
                 if attempt.not_before:
                     wait = max(wait, attempt.not_before - fs_now())
                 if wait > 0:
@@ -192,7 +193,7 @@ cdef class RetryingSink(Wrapper):
             else:
                 self.succeeded(attempt, piece)
         finally:
-            self._owner = 0
+            self._owner = owner
         return -1.0 if attempt.done == len(attempt.events) else 0.0
 
     cdef int succeeded(self, Attempt attempt, list piece) except -1:
@@ -204,16 +205,19 @@ cdef class RetryingSink(Wrapper):
         try:
             self._strategy.success(piece[0])
         except Exception as error:  # too late to fail: the event is committed
-            logger.error("a strategy's success() raised %s", describe_error(error))
+            _log.error("a strategy's success() raised %s", describe_error(error))
         return 0
 
     cdef int failed(self, Attempt attempt, list piece, object error) except -1:
         """Wait, take apart, or drop; only an event that failed by itself is dropped."""
-        cdef bint drop = getattr(error, "permanent", False)
+        cdef bint drop = _user.is_permanent(error)
+        cdef double after
         cdef Py_ssize_t i
         cdef double now
         if not drop:
-            attempt.not_before = _not_before(error)
+            after = _user.retry_after(error)
+            if after:
+                attempt.not_before = fs_now() + after
             if self._limits is not None:
                 now = self._limits.failed()
                 if attempt.failures is None:
@@ -258,14 +262,6 @@ cdef class RetryingSink(Wrapper):
             driver = attempt.driver  # keeps the strand
             if attempt.dispatcher.expedite(attempt.strand):
                 attempt.dispatcher.start_worker()
-
-
-cdef double _not_before(object error) except? -1:
-    """When the receiver allows the next attempt; 0 if it said nothing, or nothing usable."""
-    after = getattr(error, "retry_after", None)
-    if isinstance(after, (int, float)) and 0 < after < FS_FOREVER:
-        return fs_now() + after
-    return 0.0
 
 
 register_native(RetryingSink)

@@ -14,6 +14,9 @@ cdef class Sink:
     this one gets ``write_many``, ``closed`` and the context manager with them.
     """
 
+    def __init__(self):
+        pass
+
     def write(self, event):
         """Take one event; any object is one, ``None`` included.
 
