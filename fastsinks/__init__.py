@@ -18,6 +18,9 @@ from ._backend import (
     ignore,
 )
 from ._errors import CloseTimeoutError, DeliveryError, QueueFullError, SinkClosedError, SinkError
+from ._version import __version__
+from .endpoint import Endpoint, EndpointMetrics
+from .http import HTTPSink
 
 __all__ = [
     "Breaker",
@@ -26,8 +29,11 @@ __all__ = [
     "CloseTimeoutError",
     "DeliveryError",
     "Dispatcher",
+    "Endpoint",
+    "EndpointMetrics",
     "ExponentialBackoff",
     "Filter",
+    "HTTPSink",
     "NullSink",
     "Queue",
     "QueueFullError",
@@ -36,6 +42,7 @@ __all__ = [
     "Sink",
     "SinkClosedError",
     "SinkError",
+    "__version__",
     "backend",
     "ignore",
 ]

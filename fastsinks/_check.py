@@ -36,11 +36,11 @@ def names(name: str, values: Any) -> frozenset[str]:
     """A set of strings, from any iterable of them but a string."""
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be an iterable of strings, not {values!r}")
-    values = frozenset(values)
-    for value in values:
+    strings = frozenset(values)
+    for value in strings:
         if not isinstance(value, str):
             raise TypeError(f"{name} must be strings, not {value!r}")
-    return values
+    return strings
 
 
 def destination(value: Any, *, role: str = "a destination") -> Any:
@@ -53,14 +53,14 @@ def destination(value: Any, *, role: str = "a destination") -> Any:
 
 def listeners(values: Any, *methods: str) -> tuple[Any, ...]:
     """A tuple of objects that each have all of ``methods``."""
-    values = tuple(values)
-    for value in values:
+    found = tuple(values)
+    for value in found:
         for method in methods:
             if not callable(getattr(value, method, None)):
                 raise TypeError(
                     f"a listener needs a {method}() method, {type(value).__name__!r} has none"
                 )
-    return values
+    return found
 
 
 def own_write_many(dst: Any, base: type) -> Any:
@@ -82,6 +82,6 @@ def close(dst: Any, left: float) -> None:
     except (TypeError, ValueError):  # built in, without a signature
         takes_timeout = False
     if takes_timeout and left < FOREVER:
-        dst.close(timeout=left)
+        dst.close(timeout=max(0.0, left))
     else:
         dst.close()
