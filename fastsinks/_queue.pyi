@@ -1,0 +1,31 @@
+from collections.abc import Iterable
+
+from typing_extensions import disjoint_base
+
+from ._dispatch import Dispatcher
+from ._sink import Sink
+from ._stats import QueueStats as QueueStats
+from ._types import Destination, QueueListener, WhenFull
+
+@disjoint_base
+class Queue(Sink):
+    def __init__(
+        self,
+        dst: Destination,
+        *,
+        maxsize: int = 0,
+        when_full: WhenFull = "block",
+        batch_size: int = 1,
+        linger: float = 0.0,
+        listeners: Iterable[QueueListener] = (),
+        dead_letter: Destination | None = None,
+        dispatcher: Dispatcher | None = None,
+        name: str | None = None,
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def maxsize(self) -> int: ...
+    def __len__(self) -> int: ...
+    def stats(self) -> QueueStats: ...
+    def flush(self, timeout: float | None = None) -> bool: ...

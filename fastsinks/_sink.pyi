@@ -1,0 +1,26 @@
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class Sink:
+    def __init__(self) -> None: ...
+    def write(self, event: Any) -> None: ...
+    def write_many(self, events: Iterable[Any]) -> None: ...
+    def close(self, timeout: float | None = None) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+@disjoint_base
+class NullSink(Sink):
+    @property
+    def count(self) -> int: ...
