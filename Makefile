@@ -50,7 +50,7 @@ $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(bin)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(bin)/python -m pip install --quiet --group dev
-	$(bin)/python -m pip install --quiet --no-build-isolation --editable '.[cli]'
+	$(bin)/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(sources)
