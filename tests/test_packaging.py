@@ -27,8 +27,9 @@ MODULES = sorted(path.stem for path in (ROOT / "src_c" / "fastsinks").glob("*.py
 
 
 def environment(**changes: str | None) -> dict[str, str]:
-    """This process's environment without what would choose a backend or find the source."""
-    changes = {"FASTSINKS_BACKEND": None, "PYTHONPATH": None, **changes}
+    """This process's environment without what would change the build or find the source."""
+    unset = ("FASTSINKS_BACKEND", "FASTSINKS_SANITIZE", "FASTSINKS_WERROR", "CFLAGS", "PYTHONPATH")
+    changes = {**dict.fromkeys(unset), **changes}
     merged = {**os.environ, **changes}
     return {name: value for name, value in merged.items() if value is not None}
 
