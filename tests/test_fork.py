@@ -1,0 +1,361 @@
+"""Fork: the child delivers none of its parent's events and has queues that work at once."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from support import python_environment, run_clean
+
+COMMON = """
+    import multiprocessing, os, sys, threading, time, traceback, warnings
+    import fastsinks
+    from fastsinks import *
+    from support import Fails, Gate, Recorder, Task, Waits, ledger, os_threads
+
+    # CPython 3.12 and later warn of any fork beside threads, which is what is tested here.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+
+    def in_child(function):
+        "Run the function in a forked child, which must end well within ten seconds."
+        sys.stdout.flush()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                function()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        deadline = time.monotonic() + 10
+        pause = threading.Event()
+        while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+                raise AssertionError("the child hangs")
+            pause.wait(0.005)
+        assert done[1] == 0, done
+"""
+
+
+def fork_test(code):
+    return run_clean(textwrap.dedent(COMMON) + textwrap.dedent(code), timeout=25)
+
+
+def test_pending_events_stay_with_the_parent():
+    out = fork_test(
+        """
+        gate = Gate()
+        dst = Recorder(lambda events: [gate(), print(os.getpid() == parent, *events, flush=True)])
+        parent = os.getpid()
+        queue = Queue(dst)
+        queue.write_many(range(3))
+        gate.wait_entered()
+
+        def child():
+            gate.open()
+            assert len(queue) == 0, len(queue)
+            assert queue.flush(5)
+            ledger(queue)
+
+        in_child(child)
+        assert len(queue) == 3
+        gate.open()
+        queue.close()
+        """
+    )
+    assert out == "True 0\nTrue 1\nTrue 2\n"
+
+
+def test_the_child_can_use_the_queue_at_once():
+    out = fork_test(
+        """
+        gate = Gate()
+        dst = Recorder(lambda events: gate() if events == ["stuck"] else None)
+        queue = Queue(dst, maxsize=2)
+        queue.write_many(["stuck", "full"])
+        gate.wait_entered()
+
+        def child():
+            for number in range(100):
+                queue.write(number)
+            assert queue.flush(5)
+            assert dst.events == list(range(100)), dst.events
+            queue.close(5)
+            assert dst.closes == 1
+            print("child")
+
+        in_child(child)
+        assert dst.events == []
+        gate.open()
+        queue.close()
+        assert dst.events == ["stuck", "full"]
+        print("parent")
+        """
+    )
+    assert out == "child\nparent\n"
+
+
+def test_the_child_can_close_at_once():
+    out = fork_test(
+        """
+        gate = Gate()
+        dst = Recorder(gate)
+        queue = Queue(dst)
+        queue.write("one")
+        gate.wait_entered()
+        in_child(lambda: queue.close(5))
+        gate.open()
+        queue.close()
+        print(dst.events, dst.closes)
+        """
+    )
+    assert out == "['one'] 1\n"
+
+
+def test_a_fork_of_an_idle_process():
+    out = fork_test(
+        """
+        dst = Recorder()
+        queue = Queue(dst)
+        queue.write("before")
+        assert queue.flush(5)
+
+        def child():
+            queue.write("in the child")
+            queue.close(5)
+            print(dst.events)
+
+        in_child(child)
+        queue.write("after")
+        queue.close(5)
+        print(dst.events)
+        """
+    )
+    assert out == "['before', 'in the child']\n['before', 'after']\n"
+
+
+def test_what_waits_in_the_parent_does_not_wait_in_the_child():
+    """Locks, turns and waiting calls of other threads stay behind."""
+    out = fork_test(
+        """
+        stuck = Gate()
+        full = Queue(Recorder(stuck), maxsize=1)
+        full.write("one")
+        channel = Channel()
+        strategy = Waits()
+        retrying = RetryingSink(Recorder(Fails(times=1)), strategy)
+        busy = Broadcaster(Recorder(stuck))
+        tasks = [
+            Task(full.write, "two"),
+            Task(full.flush),
+            Task(channel.get),
+            Task(retrying.write, "one"),
+            Task(busy.write, "one"),
+        ]
+        for task in tasks:
+            task.blocked()
+
+        def child():
+            stuck.open()
+            full.write("child")
+            assert full.flush(5)
+            strategy.failures = 0
+            retrying.write("child")
+            busy.write("child")
+            reader = threading.Thread(target=lambda: channel.write("child"), daemon=True)
+            reader.start()
+            assert channel.get(5) == "child"
+            reader.join(5)
+            for sink in (full, channel, retrying, busy):
+                sink.close(5)
+            print("child")
+
+        in_child(child)
+        stuck.open()
+        channel.write("parent")
+        retrying.close()
+        try:
+            tasks[3].result()
+        except SinkClosedError:
+            pass
+        assert tasks[2].result() == "parent"
+        for task in (tasks[0], tasks[1], tasks[4]):
+            task.result()
+        full.close()
+        busy.close()
+        print("parent")
+        """
+    )
+    assert out == "child\nparent\n"
+
+
+def test_forks_while_writers_write():
+    """A lock may be held at the moment of the fork, by a thread that the child does not have."""
+    out = fork_test(
+        """
+        parent = os.getpid()
+        astray = []
+
+        class Checking(Sink):
+            def write(self, event):
+                if event[0] != os.getpid():
+                    astray.append(event)
+
+        queues = [Queue(Checking(), maxsize=50, batch_size=5) for _ in range(3)]
+        sink = Broadcaster(*queues)
+        stop = threading.Event()
+
+        def write():
+            count = 0
+            while not stop.is_set():
+                sink.write((parent, count))
+                sink.write_many([(parent, count)] * 3)
+                count += 1
+            return count
+
+        writers = [Task(write) for _ in range(3)]
+
+        def child():
+            for number in range(50):
+                sink.write((os.getpid(), number))
+            for queue in queues:
+                assert queue.flush(5)
+                assert ledger(queue).dropped == 0
+            sink.close(5)
+            assert not astray, astray[:3]
+
+        for _ in range(20):
+            in_child(child)
+        stop.set()
+        counts = [writer.result() for writer in writers]
+        sink.close()
+        assert not astray
+        for queue in queues:
+            assert ledger(queue) == (4 * sum(counts), 4 * sum(counts), 0, 0), ledger(queue)
+        print("done")
+        """
+    )
+    assert out == "done\n"
+
+
+def test_a_child_that_ends_in_the_usual_way_delivers_what_is_its_own():
+    out = fork_test(
+        """
+        def out(events):
+            where = "parent" if os.getpid() == parent else "child"
+            os.write(1, f"{events[0]} in the {where}\\n".encode())
+
+        parent = os.getpid()
+        gate = Gate()
+        queue = Queue(Recorder(lambda events: [gate(), out(events)]))
+        queue.write("first")
+        gate.wait_entered()
+        pid = os.fork()
+        gate.open()
+        if not pid:
+            queue.write("second")
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        """
+    )
+    assert sorted(out.splitlines()) == ["first in the parent", "second in the child"]
+
+
+def test_a_grandchild():
+    out = fork_test(
+        """
+        dst = Recorder()
+        queue = Queue(dst)
+
+        def child():
+            queue.write("child")
+            assert queue.flush(5)
+
+            def grandchild():
+                queue.write("grandchild")
+                queue.close(5)
+                assert dst.events == ["child", "grandchild"], dst.events
+
+            in_child(grandchild)
+            queue.close(5)
+            assert dst.events == ["child"], dst.events
+
+        in_child(child)
+        queue.write("parent")
+        queue.close(5)
+        print(dst.events)
+        """
+    )
+    assert out == "['parent']\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(method, tmp_path):
+    """A worker process makes use of the library, as its parent does."""
+    file = tmp_path / "program.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, sys, warnings
+            from fastsinks import NullSink, Queue
+
+            warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+            dst = NullSink()
+            queue = Queue(dst)
+
+            def work(count):
+                before = dst.count
+                queue.write_many(range(count))
+                assert queue.flush(5)
+                return dst.count - before
+
+            if __name__ == "__main__":
+                queue.write_many(range(10))
+                with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+                    counts = pool.map(work, [1, 2, 3, 4])
+                queue.close()
+                print(counts, dst.count)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(file), method],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert (done.stderr, done.stdout) == ("", "[1, 2, 3, 4] 10\n")
+
+
+def test_the_childs_queues_need_their_own_threads_only():
+    out = fork_test(
+        """
+        gate = Gate()
+        stuck = [Queue(Recorder(gate)) for _ in range(20)]
+        for queue in stuck:
+            queue.write("stuck")
+        gate.wait_entered()
+
+        def child():
+            assert os_threads() == 1
+            dst = Recorder()
+            with Queue(dst) as queue:
+                queue.write("one")
+                dst.wait(1)
+            assert os_threads() < 10, os_threads()
+
+        in_child(child)
+        gate.open()
+        for queue in stuck:
+            queue.close()
+        print("done")
+        """
+    )
+    assert out == "done\n"
