@@ -45,7 +45,8 @@ class Transport:
 
         A kept connection that the receiver was closing just then is replaced once:
         it ended in order and without a byte of an answer. A reset is no such case (over
-        TLS Python cannot tell it), nor anything on a new connection. Raises whatever urllib3 and sockets raise.
+        TLS Python cannot tell it), nor anything on a new connection. Raises whatever
+        urllib3 and sockets raise.
         """
         try:
             response = self._open(exchange, address, body, headers)

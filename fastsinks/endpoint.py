@@ -6,7 +6,7 @@ import atexit
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from . import _check
 from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
@@ -67,7 +67,7 @@ class Endpoint(Sink):
         batch_size: int = 100,
         linger: float = 0.0,
         maxsize: int = 0,
-        when_full: str = "block",
+        when_full: Literal["block", "raise", "drop_newest", "drop_oldest"] = "block",
         strategy: RetryStrategy | None = None,
         encoder: Encoder | None = None,
         signer: Signer | None = None,

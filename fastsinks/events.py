@@ -147,7 +147,7 @@ def new_event(
     request: Request | None = None,
     actor: Actor | None = None,
     source: Source | None = None,
-    id: str | None = None,  # noqa: A002  (the field's name)
+    id: str | None = None,
     timestamp: str | datetime | None = None,
     **target_fields: Any,
 ) -> Event:

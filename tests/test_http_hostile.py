@@ -330,6 +330,7 @@ def test_a_torn_body_does_not_take_the_answer_back(behaviour: Behaviour) -> None
         error, took = timed(lambda: sink.write("event"))
         assert error is None
         assert took < 2.5
+        receiver.wait_no_connection()
         sink.write("the next request works")
         assert len(receiver.requests) == 2
 
