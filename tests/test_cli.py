@@ -21,12 +21,13 @@ import pytest
 from receiver import Receiver, answer, hang_up, stall
 from support import DEADLINE, LONG, eventually, python_environment
 
+import fastsinks
 from fastsinks import _lines
 from fastsinks._display import Display, bar, ledger, printable
 from fastsinks._lines import parse, split
 from fastsinks._route import Row
 
-DATA = Path(__file__).parent.parent / "fastsinks" / "data" / "registry-events.ndjson"
+DATA = Path(fastsinks.__file__).parent / "data" / "registry-events.ndjson"
 
 
 def command(*arguments: str | Path) -> list[str]:
