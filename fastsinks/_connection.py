@@ -19,6 +19,9 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ._exchange import Exchange, Exchanges
 
+RECORD = 16 * 1024
+"""Bytes that TLS puts into one record."""
+
 
 class Stream:
     """Stands in for a connection's socket, plain or TLS.
@@ -28,6 +31,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket, exchanges: Exchanges, exchange: Exchange) -> None:
         self._sock = sock
+        self._tls = isinstance(sock, ssl.SSLSocket)
         self._exchanges = exchanges
         self.exchange = exchange
         self.used = False  # a request has been sent
@@ -41,19 +45,25 @@ class Stream:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def sendall(self, data: Any) -> None:
-        with memoryview(data) as view, view.cast("B") as octets:
-            sent = 0
-            while sent < len(octets):
-                self.arm()
-                try:
-                    sent += self._sock.send(octets[sent:])
-                except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-                    # The same news as on a plain socket; urllib3 then looks for an early answer.
-                    raise BrokenPipeError("the receiver closed the connection") from error
-                except ConnectionResetError:
-                    self.exchange.reset = True
-                    raise
+    def sendall(self, *parts: bytes) -> None:
+        """Send all parts, together where that is possible without copying what is large."""
+        if self._tls and sum(map(len, parts)) <= RECORD:
+            parts = (b"".join(parts),)
+        views = [memoryview(part) for part in parts]
+        while views:
+            self.arm()
+            try:
+                sent = self._sock.send(views[0]) if self._tls else self._sock.sendmsg(views)
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+                # The same news as on a plain socket; urllib3 then looks for an early answer.
+                raise BrokenPipeError("the receiver closed the connection") from error
+            except ConnectionResetError:
+                self.exchange.reset = True
+                raise
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]
 
     def makefile(self, mode: str = "rb", *args: Any, **options: Any) -> io.BufferedReader:
         return io.BufferedReader(Reader(self, self._sock, self._exchanges))
@@ -132,6 +142,7 @@ class Connection(HTTPConnection):
     def __init__(self, *args: Any, exchanges: Exchanges, **options: Any) -> None:
         super().__init__(*args, **options)
         self._exchanges = exchanges
+        self._held: list[bytes] | None = None  # what a request is made of, until it is complete
 
     def _new_conn(self) -> socket.socket:
         exchange = self._exchanges.current()
@@ -174,14 +185,27 @@ class Connection(HTTPConnection):
         self.sock = Stream(sock, self._exchanges, self._exchanges.current())
 
     def request(self, *args: Any, **options: Any) -> None:
-        exchange = self._exchanges.current()
+        """Send head and body in one go: one system call and one packet instead of two."""
+        self._held = []
+        try:
+            super().request(*args, **options)
+            parts = self._held
+        finally:
+            self._held = None
+        if self.sock is None:
+            self.connect()
         stream: Any = self.sock
-        if stream is not None:
-            stream.exchange = exchange
-            exchange.reused = stream.used
-        super().request(*args, **options)
-        stream = self.sock
+        exchange = self._exchanges.current()
+        stream.exchange = exchange
+        exchange.reused = stream.used
         stream.used = True
+        stream.sendall(*parts)
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
 
 
 class TLSConnection(Connection, HTTPSConnection):
