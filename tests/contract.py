@@ -375,13 +375,15 @@ class WrapperContract(SinkContract):
             sink.write("late")
 
     def test_what_was_committed_arrives_whoever_closes_meanwhile(self) -> None:
+        """Writers race with the closer, before a destination that refuses once it is closed."""
+
         class Closing(Recorder):
             def write(self, event: Any) -> None:
                 if self.closes:
                     raise fastsinks.SinkClosedError
                 super().write(event)
 
-        for _ in range(5):
+        for _ in range(3):
             dst = Closing()
             sink = self.wrap(dst)
             started = threading.Barrier(4)
@@ -392,7 +394,7 @@ class WrapperContract(SinkContract):
             ) -> None:
                 started.wait(DEADLINE)
                 with contextlib.suppress(fastsinks.SinkClosedError):
-                    for number in range(100_000):
+                    for number in range(10_000):
                         sink.write((writer, number))
                         committed[writer].append((writer, number))
 

@@ -162,7 +162,7 @@ class TestClosingAQueue:
         queue.close()
 
     def test_leaving_the_block_closes(self):
-        """distribution notifications: the registry never closes its sink; what is queued is lost."""
+        """distribution notifications: the registry never closes its sink; the queue is lost."""
         dst = Recorder()
         with Queue(dst) as queue:
             queue.write_many(range(100))
