@@ -446,6 +446,27 @@ class TestClosing:
         assert endpoint.metrics.dropped == 10
         assert endpoint.metrics.pending == 0
 
+    def test_a_filter_passes_the_deadline_on(self) -> None:
+        with Receiver(default=stall()) as receiver:
+            endpoint = Endpoint("e", receiver.url(), timeout=LONG, ignore_actions=["pull"])
+            endpoint.write_many(range(10))
+            receiver.wait(1)
+            with pytest.raises(CloseTimeoutError) as caught:
+                endpoint.close(timeout=0.1)
+            assert caught.value.undelivered == list(range(10))
+            receiver.wait_no_connection()
+
+    def test_every_closer_waits_for_the_same_end(self, gate: Gate) -> None:
+        with Receiver(when(gate, answer())) as receiver:
+            endpoint = Endpoint("e", receiver.url(), timeout=LONG)
+            endpoint.write_many(range(3))
+            gate.wait_entered()
+            closers = [Task(endpoint.close, DEADLINE).blocked() for _ in range(3)]
+            gate.open()
+            for closer in closers:
+                closer.result()
+            assert received(receiver) == list(range(3))
+
     def test_close_timeout_is_the_default(self) -> None:
         with Receiver(default=stall()) as receiver:
             endpoint = Endpoint("e", receiver.url(), timeout=LONG, close_timeout=0.1)
@@ -642,6 +663,17 @@ class TestExit:
             assert [
                 event for r in receiver.requests if r.path == path for event in r.events
             ] == events
+
+    def test_the_first_request_may_come_then(self, receiver: Receiver) -> None:
+        """The name is looked up although no thread can be started any more."""
+        code = f"""
+        import fastsinks
+        from fastsinks.endpoint import Endpoint
+
+        Endpoint("e", "http://localhost:{receiver.port}/", linger=3600).write("event")
+        """
+        run_clean(code)
+        assert received(receiver) == ["event"]
 
     def test_all_endpoints_have_their_time_at_the_same_time(self) -> None:
         """And what is left is reported."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import socket
 import threading
 import time
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from receiver import Receiver, answer, drip, head, raw, stall
-from support import BAD_SECONDS, DEADLINE, LONG, Task, interrupt, run_clean
+from support import BAD_SECONDS, DEADLINE, LONG, Task, interrupt, parked, run_clean
 
 from fastsinks import DeliveryError, SinkClosedError
 from fastsinks.http import HTTPSink
@@ -176,6 +178,27 @@ def test_ctrl_c_interrupts_the_wait_for_a_turn() -> None:
         sink.close()
         with pytest.raises(SinkClosedError):
             task.result()
+
+
+def test_a_signal_handler_may_close() -> None:
+    """Even one that interrupts the request itself, on the same thread."""
+    with Receiver(stall()) as receiver:
+        sink = HTTPSink(receiver.url(), timeout=LONG)
+
+        def press() -> None:
+            receiver.wait(1)
+            parked(threading.main_thread())
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, lambda *_: sink.close())
+        try:
+            task = Task(press)
+            with pytest.raises(SinkClosedError):
+                sink.write("event")
+            task.result()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        receiver.wait_no_connection()
 
 
 def test_a_forgotten_sink_closes_its_connection() -> None:
