@@ -100,6 +100,11 @@ class Exchanges:
         with self._cond:
             self.requests += 1
 
+    @property
+    def in_flight(self) -> int:
+        """How many run just now. For monitoring: takes no lock, which a fork may have left held."""
+        return len(self._running)
+
     # -- sockets: closing one and interrupting it exclude each other, because a shutdown
     # that comes late would hit whatever file has been given the same number since
 

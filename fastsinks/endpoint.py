@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
 from . import _check
+from ._attempts import Attempts
 from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
 from ._errors import CloseTimeoutError
 from ._log import describe_error, logger
@@ -81,6 +82,7 @@ class Endpoint(Sink):
         self._name = name
         # Checked even where a strategy of the caller's takes its place: they are shown.
         breaker = Breaker(threshold, backoff)
+        self._strategy = breaker if strategy is None else strategy
         self._threshold = threshold
         self._backoff = backoff
         self._close_timeout = _check.seconds("close_timeout", close_timeout)
@@ -98,9 +100,7 @@ class Endpoint(Sink):
             key: 1 if isinstance(value, str) else len(value)
             for key, value in (headers or {}).items()
         }
-        self._retrying = RetryingSink(
-            self._http, breaker if strategy is None else strategy, dead_letter=dead_letter
-        )
+        self._retrying = RetryingSink(self._http, self._strategy, dead_letter=dead_letter)
         self._queue = Queue(
             self._retrying,
             maxsize=maxsize,
@@ -191,6 +191,24 @@ class Endpoint(Sink):
         return self._http.requests
 
     @property
+    def in_flight(self) -> int:
+        """HTTP requests that this process has begun and not ended: none or one."""
+        return self._http.in_flight
+
+    @property
+    def attempts(self) -> Attempts:
+        """How the latest requests went; for reading."""
+        return self._http.attempts
+
+    @property
+    def breaker_open(self) -> bool:
+        """Whether the next attempt has to wait for a Breaker's back-off, by the failures of
+        this endpoint's own. Always false with another strategy."""
+        strategy = self._strategy
+        failures = self.attempts.consecutive_failures
+        return isinstance(strategy, Breaker) and 0 < failures >= strategy.threshold
+
+    @property
     def closed(self) -> bool:
         return self._head.closed
 
@@ -225,7 +243,7 @@ class Endpoint(Sink):
             self._head.close(self._close_timeout if timeout is None else timeout)
         finally:
             if self._http.closed:  # else a bad timeout or a Ctrl-C was in the way
-                _open.pop(id(self), None)
+                _unlist(self)
 
 
 REDACTED = "[redacted]"
@@ -236,11 +254,20 @@ REDACTED = "[redacted]"
 _open: dict[int, Endpoint] = {}
 _hooked = False
 
+# Called with an endpoint that is closed, while it is listed still and perhaps not for the first
+# time; and with each that is new. Monitoring, which keeps the totals, sets both.
+when_closed: Callable[[Endpoint], object] | None = None
+when_opened: Callable[[Endpoint], object] | None = None
+
 
 def open_endpoints() -> tuple[Endpoint, ...]:
     """All endpoints of this process that are not closed, in the order of construction."""
-    # One may have been closed by its own worker, after the call to close() had returned.
-    return tuple(endpoint for endpoint in _open.copy().values() if not endpoint._http.closed)
+    endpoints = _open.copy().values()
+    for endpoint in endpoints:
+        # One may have been closed by its own worker, after the call to close() had returned.
+        if endpoint._http.closed:
+            _unlist(endpoint)
+    return tuple(endpoint for endpoint in endpoints if id(endpoint) in _open)
 
 
 def _list(endpoint: Endpoint) -> None:
@@ -251,6 +278,14 @@ def _list(endpoint: Endpoint) -> None:
         _hooked = True
         atexit.register(_close_all)
     _open[id(endpoint)] = endpoint
+    if when_opened is not None:
+        when_opened(endpoint)
+
+
+def _unlist(endpoint: Endpoint) -> None:
+    if when_closed is not None:
+        when_closed(endpoint)
+    _open.pop(id(endpoint), None)
 
 
 def _close_all() -> None:

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
 from . import _check
+from ._attempts import Attempts
 from ._backend import Counters, Sink
 from ._errors import DeliveryError, SinkClosedError
 from ._exchange import Exchange
@@ -95,6 +96,7 @@ class HTTPSink(Sink):
         self._ssl_context = ssl_context
         self._listeners = _check.listeners(listeners, "success", "failure", "error")
         self._counters = Counters()
+        self._attempts = Attempts()
 
         defaults = {
             "Content-Type": self._encoder.media_type,
@@ -130,9 +132,19 @@ class HTTPSink(Sink):
         return self._counters
 
     @property
+    def attempts(self) -> Attempts:
+        """How the latest requests went; for reading."""
+        return self._attempts
+
+    @property
     def requests(self) -> int:
         """HTTP requests begun by this process, redirects and repetitions included."""
         return self._transport().exchanges.requests
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that this process has begun and not ended: at most one at a time."""
+        return self._transport().exchanges.in_flight
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -180,18 +192,19 @@ class HTTPSink(Sink):
         if accepted:
             self._encoded = None
             self._counters.success(status, len(events))
+            self._attempts.succeeded()
             self._tell("success", answer.status, events)
             return
         self._counters.failure(status, len(events))
+        text = f"{self.url} answered {status}"
+        self._attempts.failed(text)
         self._tell("failure", answer.status, events)
-        raise DeliveryError(
-            f"{self.url} answered {status}",
-            status=answer.status,
-            retry_after=_retry_after(answer),
-        )
+        raise DeliveryError(text, status=answer.status, retry_after=_retry_after(answer))
 
     def _failed(self, error: Exception, events: tuple[Any, ...]) -> None:
         self._counters.error(len(events))
+        if isinstance(error, DeliveryError):  # to be closed is no failure of the receiver's
+            self._attempts.failed(str(error), permanent=error.permanent)
         self._tell("error", error, events)
 
     def _encode(self, events: tuple[Any, ...]) -> bytes:
