@@ -23,7 +23,11 @@ GENERATED = Path("build", f"cython-{Cython.__version__}")
 
 DIRECTIVES = {
     "language_level": 3,
-    "binding": True,
+    # Plain methods: a call such as Queue.write costs 18 ns instead of 22. They have no
+    # signature of their own, so it is embedded where inspect.signature finds it.
+    "binding": False,
+    "embedsignature": True,
+    "embedsignature.format": "clinic",
     "boundscheck": False,
     "cdivision": True,
     "initializedcheck": False,

@@ -294,7 +294,7 @@ class Broadcaster(Sink):
                 self._deferred.append(events)
                 return
             self._take_turn(monotonic() + FOREVER)
-            if self._closed:
+            if self.closed:  # meanwhile
                 self._owner = None
                 self._cond.notify_all()
                 raise SinkClosedError
@@ -509,7 +509,8 @@ class Dispatcher:
         self._progress = 0
         self._busy = 0  # queues ready, running or on a timer
         self._open = 0  # queues that are not closed
-        self._stopped = False
+        self._closing = False  # close() has been called
+        self._stopped = False  # ... and is over: workers leave
 
     _after_fork = _reset
 
@@ -696,6 +697,10 @@ class Dispatcher:
         """
         deadline = monotonic() + _check.timeout(timeout)
         with self._cond:
+            self._closing = True  # nobody lingers any more
+            self._promote(2 * monotonic() + FOREVER)  # what lingered, and one more attempt
+            if self._ready:
+                self._call()
             while self._busy and not self._stopped:
                 left = deadline - monotonic()
                 if left <= 0:
@@ -936,11 +941,10 @@ class Queue(Sink):
         if self._write_many is not None:
             n = min(self._batch_size, len(self._waiting))
             first = self._appended - len(self._waiting)
-            wants_more = n < self._batch_size and not self._closed and not self._is_full()
-            if self._linger and wants_more and first >= self._hurry:
-                now = monotonic()
-                self._linger_until = self._linger_until or now + self._linger
-                if now < self._linger_until:
+            cut = self._closed or self._is_full() or self._dispatcher._closing
+            if self._linger and n < self._batch_size and not cut and first >= self._hurry:
+                if not self._linger_until:  # else it has lingered, or was told not to
+                    self._linger_until = monotonic() + self._linger
                     self._dispatcher._schedule_at(self._linger_until, self)
                     return "timer"
         self._linger_until = 0.0

@@ -22,7 +22,6 @@ from ._sync cimport (
     fs_is_inherited,
     fs_lock_init,
     fs_notify,
-    fs_notify_one,
     fs_now,
     fs_release,
     fs_self,
@@ -153,7 +152,7 @@ cdef class Broadcaster(Sink):
         acquire(self)
         if closing:
             self._closed = True
-            fs_notify(&self._changed)
+            fs_notify(&self._lock, &self._changed)
         while self._owner != 0 and (closing or not self._closed):
             seen = self._changed.count
             fs_release(&self._lock)
@@ -181,7 +180,7 @@ cdef class Broadcaster(Sink):
                 fatal = error
         acquire(self)
         self._owner = 0
-        fs_notify(&self._changed)
+        fs_notify(&self._lock, &self._changed)
         fs_release(&self._lock)
         if fatal is not None:
             raise fatal
@@ -204,7 +203,7 @@ cdef class Broadcaster(Sink):
             return self.end_turn(fatal)
         acquire(self)
         self._owner = 0
-        fs_notify_one(&self._changed)
+        fs_notify(&self._lock, &self._changed)
         fs_release(&self._lock)
         return 0
 

@@ -77,7 +77,7 @@ cdef class Channel(Sink):
             raise SinkClosedError
         self._offers.append(offer)
         self._count += 1
-        fs_notify(&self._arrived)
+        fs_notify(&self._lock, &self._arrived)
         fs_release(&self._lock)
         if self._watchers:
             self.ring()
@@ -102,10 +102,10 @@ cdef class Channel(Sink):
         """Closed or interrupted before a reader came: the event was never committed."""
         acquire(self)
         if not offer.taken:
-            if not offer.withdrawn:
-                offer.withdrawn = True  # a reader will throw it away
-                self._count -= 1
+            offer.withdrawn = True  # a reader will throw it away
             offer.event = None  # the caller has it
+            if not self._closed:
+                self._count -= 1
         fs_release(&self._lock)
         return 0
 
@@ -124,7 +124,7 @@ cdef class Channel(Sink):
                 if not offer.withdrawn:
                     offer.taken = True
                     self._count -= 1
-                    fs_notify(&self._taken)
+                    fs_notify(&self._lock, &self._taken)
                     fs_release(&self._lock)
                     return offer.event
                 fs_release(&self._lock)
@@ -141,14 +141,14 @@ cdef class Channel(Sink):
     def close(self, timeout=None):
         """Refuse further events; never blocks. Readers drain what is buffered."""
         _check.timeout(timeout)
+        offers = deque()  # made, and the others dropped, without the lock
         acquire(self)
         self._closed = True
         if self.buffer == 0:
-            for offer in self._offers:  # their writers have been told
-                (<Offer>offer).withdrawn = True
+            offers, self._offers = self._offers, offers  # writers withdraw theirs
             self._count = 0
-        fs_notify(&self._arrived)
-        fs_notify(&self._taken)
+        fs_notify(&self._lock, &self._arrived)
+        fs_notify(&self._lock, &self._taken)
         fs_release(&self._lock)
         self.ring()
 

@@ -48,7 +48,8 @@ cdef class Dispatcher:
     cdef int _limit  # how many may have one
     cdef unsigned long _epoch  # counts the times that all running workers lost their turn
     cdef unsigned long _progress  # moves whenever something is delivered; not exact
-    cdef bint _stopped
+    cdef bint _closing  # close() has been called
+    cdef bint _stopped  # ... and is over: workers leave
 
     # For queues. Those with a bint result say whether start_worker() must be called, by a
     # thread that holds no lock.

@@ -44,12 +44,12 @@ from ._sync cimport (
     fs_init,
     fs_is_inherited,
     fs_lock_init,
-    fs_notify,
-    fs_notify_one,
+    fs_notify_leaf,
+    fs_notify_one_leaf,
     fs_now,
-    fs_release,
+    fs_release_leaf,
     fs_signal_init,
-    fs_sleep_until,
+    fs_sleep_leaf,
     fs_wait,
     incref,
 )
@@ -106,18 +106,27 @@ cdef class Dispatcher:
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef unsigned int seen
         cdef Py_ssize_t late
+        cdef bint start
         self.acquire()
+        self._closing = True  # nobody lingers any more
+        # Those on a timer have a go at once: what lingered, and one more attempt.
+        self.promote(FS_FOREVER * 1000)
+        start = self._first != NULL and self.call()
+        fs_release_leaf(&self._lock)
+        if start:
+            self.start_worker()
+        fs_acquire_leaf(&self._lock)
         while self._busy and not self._stopped and fs_now() < deadline:
             seen = self._change.count
-            fs_release(&self._lock)
+            fs_release_leaf(&self._lock)
             if not self.help():
                 fs_wait(&self._lock, &self._change, seen, deadline)
             fs_acquire_leaf(&self._lock)
         late = self._busy
         self._stopped = True
-        fs_notify(&self._call)
-        fs_notify(&self._watch)
-        fs_release(&self._lock)
+        fs_notify_leaf(&self._call)
+        fs_notify_leaf(&self._watch)
+        fs_release_leaf(&self._lock)
         if late:
             raise CloseTimeoutError(f"{late} queues still had events pending")
 
@@ -135,29 +144,29 @@ cdef class Dispatcher:
         if self._strands == self._room:
             timers = <Strand **>realloc(self._timers, (2 * self._room + 8) * sizeof(Strand *))
             if timers == NULL:
-                fs_release(&self._lock)
+                fs_release_leaf(&self._lock)
                 raise MemoryError
             self._timers = timers
             self._room = 2 * self._room + 8
         self._strands += 1
         self._open += 1
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
         return 0
 
     cdef void detach(self) noexcept:
         """A queue is gone."""
         self.acquire()
         self._strands -= 1
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
 
     cdef void closed_one(self) noexcept:
         """A queue refuses further events; without any open queue, workers do not linger."""
         self.acquire()
         self._open -= 1
         if self._open == 0:
-            fs_notify(&self._call)
-            fs_notify(&self._watch)
-        fs_release(&self._lock)
+            fs_notify_leaf(&self._call)
+            fs_notify_leaf(&self._watch)
+        fs_release_leaf(&self._lock)
 
     cdef bint schedule(self, Strand *strand) noexcept:
         cdef bint start
@@ -166,7 +175,7 @@ cdef class Dispatcher:
         self._busy += 1
         self.push_ready(strand)
         start = self.call()
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
         return start
 
     cdef void schedule_at(self, Strand *strand, double when) noexcept:
@@ -175,8 +184,8 @@ cdef class Dispatcher:
         self._timed += 1
         sift_up(self._timers, self._timed, strand)
         if strand.slot == 1:
-            fs_notify(&self._watch)  # it sleeps until a later time
-        fs_release(&self._lock)
+            fs_notify_leaf(&self._watch)  # it sleeps until a later time
+        fs_release_leaf(&self._lock)
 
     cdef bint expedite(self, Strand *strand) noexcept:
         cdef bint start = False
@@ -186,7 +195,7 @@ cdef class Dispatcher:
             self._timed -= 1
             self.push_ready(strand)
             start = self.call()
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
         return start
 
     cdef void start_worker(self) noexcept:
@@ -205,7 +214,7 @@ cdef class Dispatcher:
         fs_acquire_leaf(&self._lock)
         self._workers -= 1
         self._called = False
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
 
     cdef bint help(self) except -1:
         """Run a queue on the calling thread, if there is no worker and none can be started.
@@ -219,10 +228,10 @@ cdef class Dispatcher:
         cdef bint start
         self.acquire()
         if self._workers:
-            fs_release(&self._lock)
+            fs_release_leaf(&self._lock)
             return False
         start = not self._stopped and (self._first != NULL or self._timed) and self.call()
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
         if start:
             self.start_worker()
         fs_acquire_leaf(&self._lock)
@@ -230,14 +239,14 @@ cdef class Dispatcher:
         if not self._workers:
             self.promote(fs_now())
             strand = self.pop_ready()
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
         if strand == NULL:
             return False
         owner = strand.owner
         outcome = strand.run(owner)
         fs_acquire_leaf(&self._lock)
         self.settle(strand, outcome)
-        fs_release(&self._lock)
+        fs_release_leaf(&self._lock)
         if outcome == IDLE:
             decref(owner)
         return True
@@ -265,17 +274,17 @@ cdef class Dispatcher:
         if self._running < self._limit:
             if self._standing:
                 self._called = True
-                fs_notify_one(&self._call)
+                fs_notify_one_leaf(&self._call)
             elif self._watching:
                 self._called = True
-                fs_notify(&self._watch)
+                fs_notify_leaf(&self._watch)
             elif self._workers < self.max_workers and not self._stopped:
                 self._called = True
                 self._workers += 1
                 return True
         elif self._watching and not self._ticking:
             self._ticking = True
-            fs_notify(&self._watch)  # those that run may be blocked
+            fs_notify_leaf(&self._watch)  # those that run may be blocked
         return False
 
     cdef void promote(self, double now) noexcept nogil:
@@ -297,7 +306,7 @@ cdef class Dispatcher:
             self._busy -= 1
             if self._busy == 0:
                 self._limit = FS_TURNS
-                fs_notify(&self._change)
+                fs_notify_leaf(&self._change)
 
     cdef bint park(self) noexcept nogil:
         """Wait for a turn, which the worker then has; or false: leave."""
@@ -343,13 +352,13 @@ cdef class Dispatcher:
                 until = leave_at if tick_at > leave_at else tick_at
                 if self._timed and self._timers[0].when < until:
                     until = self._timers[0].when
-                fs_sleep_until(&self._lock, &self._watch, until)
+                fs_sleep_leaf(&self._lock, &self._watch, until)
             else:
                 if leave_at <= now:
                     stay = False
                     break
                 self._standing += 1
-                fs_sleep_until(&self._lock, &self._call, leave_at)
+                fs_sleep_leaf(&self._lock, &self._call, leave_at)
                 self._standing -= 1
             now = fs_now()
         else:
@@ -357,7 +366,7 @@ cdef class Dispatcher:
         if watching:
             self._watching = self._ticking = False
             if self._standing:
-                fs_notify_one(&self._call)  # somebody else keeps the time
+                fs_notify_one_leaf(&self._call)  # somebody else keeps the time
         return stay
 
     # ------------------------------------------------------------------------- workers
@@ -379,8 +388,8 @@ cdef class Dispatcher:
                 epoch = self._epoch
                 if not stay:
                     self._workers -= 1
-                    fs_notify(&self._change)
-                fs_release(&self._lock)
+                    fs_notify_leaf(&self._change)
+                fs_release_leaf(&self._lock)
             if not stay:
                 return 0
             since = fs_now()
@@ -402,7 +411,7 @@ cdef class Dispatcher:
                     if start:
                         self._called = True
                         self._workers += 1
-                fs_release(&self._lock)
+                fs_release_leaf(&self._lock)
                 if start:
                     self.start_worker()
                 outcome = strand.run(owner)
@@ -410,14 +419,14 @@ cdef class Dispatcher:
                 self.settle(strand, outcome)
                 turns += 1
                 if outcome == IDLE or turns % 16 == 0:
-                    fs_release(&self._lock)
+                    fs_release_leaf(&self._lock)
                     if outcome == IDLE:
                         decref(owner)  # may be the last: runs finalisers
                     if turns % 16 == 0 and fs_now() - since > HOLD:
                         fs_breathe()
                         since = fs_now()
                     fs_acquire_leaf(&self._lock)
-            fs_release(&self._lock)
+            fs_release_leaf(&self._lock)
 
     cdef void after_fork(self) noexcept:
         """In a child: no worker is here, and what was scheduled is the parent's to deliver."""

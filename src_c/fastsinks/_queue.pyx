@@ -282,7 +282,7 @@ cdef class Queue(Sink):
         self._accepted += n  # holds the place while ingress() runs, without the lock
         self._dropped += n if refused else evictions
         if evictions and self._goal <= finished_up_to(self):
-            fs_notify(&self._done)
+            fs_notify(&self._lock, &self._done)
         if not self._listeners and not refused:
             if backlog_reserve(&self._backlog, n):
                 for i in range(n):
@@ -324,8 +324,8 @@ cdef class Queue(Sink):
             if append:
                 acquire(self)
                 self._accepted -= len(events)
-                fs_notify(&self._space)
-                fs_notify(&self._done)
+                fs_notify(&self._lock, &self._space)
+                fs_notify(&self._lock, &self._done)
                 fs_release(&self._lock)
             raise
         return 0
@@ -436,7 +436,6 @@ cdef class Queue(Sink):
 
     cdef Step next_step(self) noexcept:
         """Under the lock: what there is to do."""
-        cdef double now
         if self._in_flight:
             return DELIVER  # another attempt
         if self._backlog.count == 0:
@@ -451,12 +450,11 @@ cdef class Queue(Sink):
             and (self._mode == BLOCKS or self._mode == RETRYING)
             and not self._closed
             and not is_full(self)
+            and not self._dispatcher._closing
             and self._appended - self._backlog.count >= self._hurry
         ):
-            now = fs_now()
-            if not self._linger_until:
-                self._linger_until = now + self._linger
-            if now < self._linger_until:
+            if not self._linger_until:  # else it has lingered, or was told not to
+                self._linger_until = fs_now() + self._linger
                 self._dispatcher.schedule_at(&self._strand, self._linger_until)
                 return LINGER
         self._linger_until = 0.0
@@ -660,17 +658,17 @@ cdef class Queue(Sink):
         self._dropped += dropped
         self._dispatcher._progress += 1
         if self.maxsize:
-            fs_notify(&self._space)
+            fs_notify(&self._lock, &self._space)
         if self._goal <= finished_up_to(self) or self._abandoned:
             self._goal = NO_GOAL  # those who wait for more say so again
-            fs_notify(&self._done)
+            fs_notify(&self._lock, &self._done)
 
     cdef void settled(self) noexcept:
         """Under the lock: the last outcome is reported, too. Only now has it finished."""
         self._settling = 0
         if self._goal <= finished_up_to(self):
             self._goal = NO_GOAL
-            fs_notify(&self._done)
+            fs_notify(&self._lock, &self._done)
 
     # ------------------------------------------------------------ waiting and closing
 
@@ -730,7 +728,7 @@ cdef class Queue(Sink):
         self._closed = self._slow = True
         if timeout is not None and deadline < self._close_by:
             self._close_by = deadline
-        fs_notify(&self._space)
+        fs_notify(&self._lock, &self._space)
         if not self._finished and not self._dst_closing:
             if not self._scheduled:
                 self._scheduled = True
@@ -774,7 +772,7 @@ cdef class Queue(Sink):
                 self._close_error = error
         acquire(self)
         self._finished = True
-        fs_notify(&self._done)
+        fs_notify(&self._lock, &self._done)
         fs_release(&self._lock)
 
     cdef int abandon(self) except -1:
@@ -782,6 +780,7 @@ cdef class Queue(Sink):
         cdef list waiting = self.take_waiting()
         cdef list left
         cdef list block = None
+        cdef Attempt attempt = None
         cdef PyObject *single = NULL
         cdef Py_ssize_t done = 0
         cdef double now = fs_now()
@@ -813,8 +812,9 @@ cdef class Queue(Sink):
                 deadline = grace = 0.0
         if self._in_flight:
             block = self._block
-            if self._attempt is not None:
-                done = self._attempt.done
+            attempt = self._attempt  # to be dropped later, without the lock
+            if attempt is not None:
+                done = attempt.done
             if block is None:
                 single = self._single
                 incref(single)
@@ -837,7 +837,7 @@ cdef class Queue(Sink):
         self._delivered += done
         self._dropped += len(left)
         self._finished = True
-        fs_notify(&self._done)
+        fs_notify(&self._lock, &self._done)
         fs_release(&self._lock)
         if left:
             self.report(left, "closed before it was delivered")

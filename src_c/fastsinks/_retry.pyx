@@ -151,7 +151,7 @@ cdef class RetryingSink(Wrapper):
         attempt.held = False
         fs_acquire(&self._lock)
         self._current = None
-        fs_notify(&self._changed)
+        fs_notify(&self._lock, &self._changed)
         fs_release(&self._lock)
 
     cdef double attempt_once(self, Attempt attempt) except? -2:

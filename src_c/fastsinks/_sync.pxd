@@ -13,7 +13,10 @@ cdef extern from "sync.h":
     const double FS_FOREVER
 
     int fs_init() except -1
-    void fs_acquire(fs_lock *lock)  # with the GIL and no lock
+    # An object's own lock.
+    void fs_acquire(fs_lock *lock)
+    void fs_release(fs_lock *lock)
+    void fs_notify(fs_lock *lock, fs_signal *signal)
     int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, double deadline) except -1
     void fs_breathe()
 
@@ -28,9 +31,9 @@ cdef extern from "sync.h" nogil:
     unsigned long fs_self()
     bint fs_is_inherited(const fs_lock *lock)
     void fs_acquire_leaf(fs_lock *lock)
-    void fs_release(fs_lock *lock)
-    void fs_notify(fs_signal *signal)
-    void fs_notify_one(fs_signal *signal)
-    bint fs_sleep_until(fs_lock *lock, fs_signal *signal, double until)
+    void fs_release_leaf(fs_lock *lock)
+    void fs_notify_leaf(fs_signal *signal)
+    void fs_notify_one_leaf(fs_signal *signal)
+    void fs_sleep_leaf(fs_lock *lock, fs_signal *signal, double until)
     void FS_ADD(unsigned long long counter, unsigned long long n)
     unsigned long long FS_READ(unsigned long long counter)

@@ -43,7 +43,7 @@ cdef class Wrapper(Sink):
             self.after_fork()
         fs_acquire(&self._lock)
         self._closed = True
-        fs_notify(&self._changed)
+        fs_notify(&self._lock, &self._changed)
         while self._closing and not self._finished:
             seen = self._changed.count
             if self._closer == fs_self():  # the inner close() calls back
@@ -66,7 +66,7 @@ cdef class Wrapper(Sink):
         finally:
             fs_acquire(&self._lock)
             self._finished = True
-            fs_notify(&self._changed)
+            fs_notify(&self._lock, &self._changed)
             fs_release(&self._lock)
 
     cdef void interrupt(self) noexcept:

@@ -1,14 +1,19 @@
 /* Locks, waits, time and fork: all that the compiled core needs of the platform.
  *
- * The rules that every caller keeps:
+ * Two kinds of locks, and the rules that every caller keeps:
  *
- * - A lock is held for a few instructions, by a thread that neither runs Python code
- *   nor drops a reference nor waits for the GIL while it holds it. Holding the GIL and
- *   waiting for such a lock can therefore not deadlock; but the holder may have been
- *   preempted, so fs_acquire gives the GIL away before it waits.
- * - Who waits does so in fs_wait, with the GIL released and the lock given back before
- *   the GIL is taken again: a mutex held while waiting for the GIL would turn every
- *   wake-up into a hand-over between two threads.
+ * - An object's own lock (fs_acquire, fs_release) is taken with the GIL, for a few
+ *   instructions that run no Python code, make no container (that may start the garbage
+ *   collector) and drop no reference that may be the last. Nothing between the two gives the
+ *   GIL away, so where there is a GIL, the GIL is the lock, and both are empty: a mutex
+ *   besides would cost 10 of 30 ns of a write. On a free-threaded build it is a mutex, tried
+ *   first; who has to wait for it detaches, so that a stop of the world does not wait too.
+ * - A leaf lock (fs_acquire_leaf, fs_release_leaf) is a mutex always: threads that wait for
+ *   work take it without the GIL. It may be taken with the GIL and under an object's lock,
+ *   is itself the last, and is never held while waiting for the GIL.
+ * - Who waits for a condition does so in fs_wait, without the GIL, and gives the mutex back
+ *   before it takes the GIL again: held, it would turn every wake-up into a hand-over
+ *   between two threads. The caller then looks at its predicate again.
  * - After a fork the child's only thread may find a lock held by a thread that is not
  *   there. The generation, advanced by pthread_atfork, which also works where C code
  *   forks and Python's hooks do not run, tells: an object asks fs_is_inherited before it
@@ -55,8 +60,8 @@ typedef struct {
  * until it has changed, so that no notification between the two is lost. */
 typedef struct {
     pthread_cond_t cond;
-    unsigned int count;   /* of notifications; guarded by the object's lock */
-    unsigned int waiters; /* guarded by the object's lock */
+    unsigned int count;   /* of notifications; guarded by the lock */
+    unsigned int waiters; /* guarded by the mutex */
 } fs_signal;
 
 static inline void fs_lock_init(fs_lock *lock) {
@@ -101,6 +106,8 @@ static inline int fs_is_inherited(const fs_lock *lock) {
     return __builtin_expect(lock->generation != fs_generation, 0);
 }
 
+#ifdef Py_GIL_DISABLED
+
 static inline void fs_acquire_slow(fs_lock *lock) {
     do {
         PyThreadState *state = PyEval_SaveThread();
@@ -110,37 +117,63 @@ static inline void fs_acquire_slow(fs_lock *lock) {
     } while (pthread_mutex_trylock(&lock->mutex) != 0);
 }
 
-/* Take the lock; call with the GIL and no lock. About 6 ns when nobody holds it. */
 static inline void fs_acquire(fs_lock *lock) {
     if (__builtin_expect(pthread_mutex_trylock(&lock->mutex) != 0, 0))
         fs_acquire_slow(lock);
 }
 
-/* Take a lock that is the last in its order, with or without the GIL, maybe under another
- * lock; never gives the GIL away. */
-static inline void fs_acquire_leaf(fs_lock *lock) { pthread_mutex_lock(&lock->mutex); }
-
 static inline void fs_release(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-/* Wake all who wait; call under the lock. */
-static inline void fs_notify(fs_signal *signal) {
+/* Wake all who wait; call under the object's lock. */
+static inline void fs_notify(fs_lock *lock, fs_signal *signal) {
+    (void)lock;
     signal->count++;
     if (signal->waiters)
         pthread_cond_broadcast(&signal->cond);
 }
 
-/* Wake one, for waiters that are all alike; call under the lock. */
-static inline void fs_notify_one(fs_signal *signal) {
+#else
+
+static inline void fs_acquire(fs_lock *lock) { (void)lock; }
+
+static inline void fs_release(fs_lock *lock) { (void)lock; }
+
+/* Wake all who wait; call with the GIL. A waiter has counted itself before it gave the GIL
+ * away, and looks at the count again under the mutex before it sleeps. */
+static inline void fs_notify(fs_lock *lock, fs_signal *signal) {
+    __atomic_store_n(&signal->count, signal->count + 1, __ATOMIC_RELAXED);
+    if (__builtin_expect(__atomic_load_n(&signal->waiters, __ATOMIC_RELAXED) != 0, 0)) {
+        pthread_mutex_lock(&lock->mutex);
+        pthread_cond_broadcast(&signal->cond);
+        pthread_mutex_unlock(&lock->mutex);
+    }
+}
+
+#endif
+
+static inline void fs_acquire_leaf(fs_lock *lock) { pthread_mutex_lock(&lock->mutex); }
+
+static inline void fs_release_leaf(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
+
+/* Wake all who wait; call under the leaf lock. */
+static inline void fs_notify_leaf(fs_signal *signal) {
+    signal->count++;
+    if (signal->waiters)
+        pthread_cond_broadcast(&signal->cond);
+}
+
+/* Wake one, for waiters that are all alike; call under the leaf lock. */
+static inline void fs_notify_one_leaf(fs_signal *signal) {
     signal->count++;
     if (signal->waiters)
         pthread_cond_signal(&signal->cond);
 }
 
-/* Sleep on the signal until a time of fs_now(); under the lock, without the GIL. */
-static inline int fs_sleep_until(fs_lock *lock, fs_signal *signal, double until) {
+/* Sleep on the signal until a time of fs_now(); with the mutex, without the GIL. The caller
+ * has counted itself among the waiters. */
+static inline int fs_sleep(fs_lock *lock, fs_signal *signal, double until) {
     struct timespec at;
     int error;
-    signal->waiters++;
 #if defined(__APPLE__)
     double left = until - fs_now();
     if (left < 0)
@@ -153,8 +186,14 @@ static inline int fs_sleep_until(fs_lock *lock, fs_signal *signal, double until)
     at.tv_nsec = (long)((until - (double)at.tv_sec) * 1e9);
     error = pthread_cond_timedwait(&signal->cond, &lock->mutex, &at);
 #endif
-    signal->waiters--;
     return error == ETIMEDOUT;
+}
+
+/* The same for workers: under a leaf lock, without the GIL; returns at any wake-up. */
+static inline void fs_sleep_leaf(fs_lock *lock, fs_signal *signal, double until) {
+    signal->waiters++;
+    fs_sleep(lock, signal, until);
+    signal->waiters--;
 }
 
 /* Wait until the count differs from `seen`, a deadline, or a signal's handler has run;
@@ -168,10 +207,15 @@ static inline int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, d
         if (check < until)
             until = check;
     }
+    pthread_mutex_lock(&lock->mutex);
+    signal->waiters++; /* while we have the GIL: see fs_notify */
+    pthread_mutex_unlock(&lock->mutex);
     state = PyEval_SaveThread();
     pthread_mutex_lock(&lock->mutex);
-    while (signal->count == seen && !fs_sleep_until(lock, signal, until))
+    while (__atomic_load_n(&signal->count, __ATOMIC_RELAXED) == seen &&
+           !fs_sleep(lock, signal, until))
         ;
+    signal->waiters--;
     pthread_mutex_unlock(&lock->mutex);
     PyEval_RestoreThread(state);
     return PyErr_CheckSignals();
