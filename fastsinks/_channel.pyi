@@ -5,6 +5,7 @@ from typing_extensions import disjoint_base
 
 from ._sink import Sink
 
+@disjoint_base
 class Offer: ...
 
 @disjoint_base

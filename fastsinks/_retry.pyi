@@ -5,6 +5,7 @@ from typing_extensions import disjoint_base
 from ._types import Destination, RetryListener, Strategy
 from ._wrapper import Wrapper
 
+@disjoint_base
 class Attempt: ...
 
 @disjoint_base
