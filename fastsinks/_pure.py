@@ -13,6 +13,7 @@ import atexit
 import heapq
 import os
 import random
+import sys
 import threading
 import weakref
 from collections import deque
@@ -801,7 +802,8 @@ class Queue(Sink):
             self._dst_closing = False
 
     def __del__(self) -> None:
-        if not self._closed and hasattr(self, "_close_by"):
+        # At exit the lock may be held by a worker that is frozen already.
+        if not self._closed and hasattr(self, "_close_by") and not sys.is_finalizing():
             self._dispatcher._closed_one()
 
     def __repr__(self) -> str:
