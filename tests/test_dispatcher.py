@@ -1,5 +1,6 @@
 """Dispatcher: few threads for many queues, and none of them held up by another."""
 
+import contextlib
 import gc
 import threading
 import time
@@ -11,6 +12,7 @@ from support import (
     DEADLINE,
     LONG,
     MOMENT,
+    BlockRecorder,
     Fails,
     Recorder,
     Task,
@@ -21,7 +23,14 @@ from support import (
     together,
 )
 
-from fastsinks import CloseTimeoutError, Dispatcher, NullSink, Queue, RetryingSink
+from fastsinks import (
+    CloseTimeoutError,
+    Dispatcher,
+    NullSink,
+    Queue,
+    RetryingSink,
+    SinkClosedError,
+)
 
 
 class Crowd:
@@ -275,6 +284,80 @@ class TestClose:
 
     def test_it_may_never_have_worked(self):
         Dispatcher().close()
+
+    def test_what_is_pending_goes_out_first(self):
+        dispatcher = Dispatcher(max_workers=2)
+        sinks = [BlockRecorder() for _ in range(20)]
+        queues = [Queue(dst, batch_size=3, dispatcher=dispatcher) for dst in sinks]
+        for queue in queues:
+            queue.write_many(range(50))
+        Task(dispatcher.close).result()
+        assert all(dst.events == list(range(50)) for dst in sinks)
+        for queue in queues:
+            assert ledger(queue) == (50, 50, 0, 0)
+            Task(queue.close).result()
+
+    def test_what_lingers_goes_out_too(self):
+        dispatcher, dst = Dispatcher(), BlockRecorder()
+        queue = Queue(dst, batch_size=10, linger=LONG, dispatcher=dispatcher)
+        queue.write_many(range(3))
+        Task(dispatcher.close).result()
+        assert dst.events == [0, 1, 2]
+        Task(queue.close).result()
+
+    def test_it_says_when_that_takes_too_long(self, gate):
+        dispatcher, dst = Dispatcher(), Recorder(gate)
+        queue = Queue(dst, dispatcher=dispatcher)
+        queue.write("one")
+        gate.wait_entered()
+        began = time.monotonic()
+        with pytest.raises(CloseTimeoutError):
+            dispatcher.close(timeout=0.1)
+        assert 0.09 <= time.monotonic() - began < 1.0
+        gate.open()
+        with contextlib.suppress(CloseTimeoutError):
+            queue.close(timeout=1.0)
+        ledger(queue)
+
+    def test_its_queues_accept_nothing_any_more(self):
+        """An event that nobody would ever deliver is refused instead."""
+        dispatcher = Dispatcher()
+        used, unused = (Queue(NullSink(), dispatcher=dispatcher) for _ in range(2))
+        used.write("one")
+        dispatcher.close()
+        for queue in (used, unused):
+            with pytest.raises(SinkClosedError):
+                queue.write("late")
+            with pytest.raises(SinkClosedError):
+                queue.write_many(["late"])
+            assert ledger(queue).pending == 0
+            Task(queue.close).result()
+
+    def test_several_close_it(self, gate):
+        dispatcher = Dispatcher()
+        queue = Queue(Recorder(gate), dispatcher=dispatcher)
+        queue.write("one")
+        closers = [Task(dispatcher.close).blocked() for _ in range(3)]
+        gate.open()
+        for closer in closers:
+            closer.result()
+        assert ledger(queue) == (1, 1, 0, 0)
+        queue.close()
+
+    def test_a_sink_may_close_it(self):
+        dispatcher = Dispatcher()
+        closed = threading.Event()
+
+        def hook(events):
+            with contextlib.suppress(CloseTimeoutError):
+                dispatcher.close(timeout=0.05)
+            closed.set()
+
+        queue = Queue(Recorder(hook), dispatcher=dispatcher)
+        queue.write("one")
+        assert closed.wait(DEADLINE)
+        with contextlib.suppress(CloseTimeoutError):
+            queue.close(timeout=1.0)
 
     @pytest.mark.parametrize(("timeout", "error"), BAD_SECONDS)
     def test_bad_timeouts(self, timeout, error):

@@ -1165,6 +1165,57 @@ class TestReentrancy:
         gate.open()
         queue.close()
 
+    def test_a_weak_reference_may_write_as_its_event_goes(self):
+        dst = Recorder(lambda events: taken.append(type(events[0])))
+        taken, watches = [], []
+        queue = Queue(dst)
+
+        def goodbye(watch):
+            queue.write("goodbye")
+
+        for _ in range(10):
+            event = Token()
+            watches.append(weakref.ref(event, goodbye))
+            queue.write(event)
+        del event
+        assert queue.flush(DEADLINE)
+        assert taken.count(Token) == 10
+        for kept in (dst.events, dst.blocks, dst.attempts):
+            kept.clear()
+        eventually(lambda: taken.count(str) == 10)
+        queue.close()
+        assert ledger(queue) == (20, 20, 0, 0)
+
+    def test_a_callback_of_the_collector_may_use_the_queue(self):
+        """It runs wherever an allocation starts a collection."""
+        dst = NullSink()
+        queue = Queue(dst)
+        calls = []
+
+        def callback(phase, info):
+            if phase == "start":
+                calls.append(phase)
+                queue.write("from the callback")
+                queue.stats()
+
+        def write():
+            for number in range(300):
+                queue.write([number])
+                queue.write_many([[number], (number,)])
+                ledger(queue)
+
+        before = gc.get_threshold()
+        gc.callbacks.append(callback)
+        try:
+            gc.set_threshold(5, 5, 5)
+            Task(write).result()
+        finally:
+            gc.set_threshold(*before)
+            gc.callbacks.remove(callback)
+        queue.close()
+        assert calls
+        assert dst.count == 300 * 3 + len(calls)
+
     def test_the_collector_may_run_finalisers_that_use_the_queue(self):
         """With a collection at every allocation, one under a lock would deadlock."""
         dst = NullSink()
