@@ -12,7 +12,7 @@ from typing import Any
 
 from ._backend import Broadcaster
 from ._display import Display
-from ._lines import Record, parse, split
+from ._lines import MAX_LINE, Record, parse, split
 from ._route import Route, close_all
 
 BLOCK = 500  #: events handed over at a time, at most
@@ -40,6 +40,7 @@ class Feeder(threading.Thread):
         self.malformed = 0
         self.error: str | None = None
         self.complete = False  # read to the end
+        self._bytes = 0
         self.finished = threading.Event()
         self._file = file
         self._broadcaster = broadcaster
@@ -65,19 +66,15 @@ class Feeder(threading.Thread):
 
     def percentage(self) -> str:
         """How much of the source has been read, if it is a regular file."""
-        if not self._size:
-            return ""
-        try:
-            share = 100 * self._file.tell() // self._size
-        except ValueError:  # closed: read to the end, or given up
-            share = 100 if self.complete else 0
-        return f"  {min(100, share)}%"
+        # Counted, not asked for: the other thread may be closing the file just now.
+        return f"  {min(100, 100 * self._bytes // self._size)}%" if self._size else ""
 
     def _feed(self) -> bool:
         for group in split(self._file):
             block: list[Any] = []
             for line in group:
                 self.lines += 1
+                self._bytes += MAX_LINE if line is None else len(line) + 1
                 try:
                     block += parse(line, self.lines)
                 except ValueError as error:
