@@ -202,7 +202,9 @@ class Demo:
 
         events = list(make_events(self._count, rng))
         sent = [event.id for event in events]
-        routes = [Route(p.plan.name, p.url, timeout=2.0) for p in self._processes]
+        routes = [
+            Route(p.plan.name, p.url, timeout=2.0, close_timeout=0.1) for p in self._processes
+        ]
         stack.callback(close_all, routes, 0.1)
         broadcaster = Broadcaster(*(route.endpoint for route in routes))
         started = time.monotonic()

@@ -131,7 +131,7 @@ class Sending:
             feeder.stop()
         self._display.clear()
         close_all(self.routes, LAST_CHANCE)
-        feeder.finished.wait(LAST_CHANCE)  # unless it is stuck in a read
+        feeder.finished.wait(TICK)  # unless it is stuck in a read
         if interrupted:
             self._say(f"interrupted at line {feeder.lines:,} of {feeder.source}")
         if feeder.error:

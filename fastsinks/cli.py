@@ -28,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
     # kill is as good a reason to report and clean up as Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status: int = options.run(options)
     except KeyboardInterrupt:
         status = UNDELIVERED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has had enough
@@ -185,7 +187,7 @@ def _send(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     # The imports are here so that --help and bad usage do not wait for them.
     from ._display import Display, ledger
     from ._route import Route
-    from ._send import Sending
+    from ._send import LAST_CHANCE, Sending
 
     file = _open(parser, options.file)
     headers = _headers(parser, options.header)
@@ -200,6 +202,7 @@ def _send(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
                 batch_size=options.batch_size,
                 maxsize=max(MAXSIZE, options.batch_size),
                 when_full="block",
+                close_timeout=LAST_CHANCE,
             )
             for url in options.to
         ]
