@@ -1,7 +1,8 @@
 """A first-in-first-out list of references, in chunks: push and pop never copy or move.
 
 One growing array would copy eighty megabytes at ten million events, with the GIL held;
-chunks cost nothing beyond the references, and go back to the allocator as they drain.
+chunks cost nothing beyond the references, and go back to the allocator as they drain. The
+first chunk is part of the queue, for the one or two events that a queue mostly holds.
 All functions are called under the owner's lock; they own what is pushed, and run no
 Python code.
 """
@@ -10,15 +11,15 @@ from cpython.object cimport PyObject
 from libc.stdlib cimport free, malloc
 
 cdef enum:
-    SMALL = 8  # references in the first chunk
-    LARGE = 1024  # ... and at most, unless a larger block is pushed
-    KEPT = 32  # a chunk up to this size is kept when it has drained
+    FEW = 4  # references in the first chunk
+    SMALL = 16  # ... in the second; each further one is twice as large
+    LARGE = 1024  # ... up to this, unless a larger block is pushed
 
 
 cdef struct Chunk:
     Chunk *next
     Py_ssize_t size
-    PyObject *items[1]  # `size` of them
+    PyObject *items[FEW]  # `size` of them
 
 
 cdef struct Backlog:
@@ -27,37 +28,39 @@ cdef struct Backlog:
     Py_ssize_t first  # index in head of the oldest
     Py_ssize_t end  # index in tail after the newest
     Py_ssize_t count
+    Chunk own  # the first chunk
+
+
+cdef inline void backlog_init(Backlog *self) noexcept nogil:
+    self.head = self.tail = &self.own
+    self.first = self.end = self.count = 0
+    self.own.next = NULL
+    self.own.size = FEW
 
 
 cdef inline bint backlog_reserve(Backlog *self, Py_ssize_t n) noexcept nogil:
     """Make room for n more, so that n pushes succeed; false without memory."""
-    cdef Py_ssize_t free_slots = self.tail.size - self.end if self.tail != NULL else 0
+    cdef Py_ssize_t room = self.tail.size - self.end
     cdef Py_ssize_t size
     cdef Chunk *chunk
-    if n <= free_slots:
+    if n <= room:
         return True
-    if self.tail != NULL and self.tail.next != NULL:
-        free_slots += self.tail.next.size
-        if n <= free_slots:
+    if self.tail.next != NULL:  # reserved before, and not used
+        if n <= room + self.tail.next.size:
             return True
-        free_slots -= self.tail.next.size
         free(self.tail.next)
         self.tail.next = NULL
-    size = SMALL if self.tail == NULL else 2 * self.tail.size
+    size = SMALL if self.tail.size < SMALL else 2 * self.tail.size
     if size > LARGE:
         size = LARGE
-    if size < n - free_slots:
-        size = n - free_slots
-    chunk = <Chunk *>malloc(sizeof(Chunk) + (size - 1) * sizeof(PyObject *))
+    if size < n - room:
+        size = n - room
+    chunk = <Chunk *>malloc(sizeof(Chunk) + (size - FEW) * sizeof(PyObject *))
     if chunk == NULL:
         return False
     chunk.next = NULL
     chunk.size = size
-    if self.tail == NULL:
-        self.head = self.tail = chunk
-        self.first = self.end = 0
-    else:
-        self.tail.next = chunk
+    self.tail.next = chunk
     return True
 
 
@@ -73,56 +76,47 @@ cdef inline void backlog_push(Backlog *self, PyObject *item) noexcept nogil:
 
 cdef inline PyObject *backlog_pop(Backlog *self) noexcept nogil:
     """Take the oldest; there is one."""
-    cdef Chunk *drained = self.head
-    cdef PyObject *item = drained.items[self.first]
+    cdef Chunk *chunk = self.head
+    cdef PyObject *item = chunk.items[self.first]
     self.first += 1
     self.count -= 1
     if self.count == 0:
-        backlog_drained(self)
-    elif self.first == drained.size:
-        self.head = drained.next
+        backlog_clear(self)
+    elif self.first == chunk.size:
+        self.head = chunk.next
         self.first = 0
-        free(drained)
+        if chunk != &self.own:
+            free(chunk)
     return item
 
 
-cdef inline void backlog_drained(Backlog *self) noexcept nogil:
-    """Empty: keep one small chunk, for a queue that holds an event or two at a time."""
-    cdef Chunk *chunk = self.head
-    cdef Chunk *after
-    while chunk.next != NULL:
-        after = chunk.next
-        free(chunk)
-        chunk = after
-    if chunk.size > KEPT:
-        free(chunk)
-        chunk = NULL
-    self.head = self.tail = chunk
-    self.first = self.end = 0
-
-
-cdef inline Chunk *backlog_detach(Backlog *self, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
-    """Take the oldest chunk whole: items first to end. There is one; the caller frees it."""
-    cdef Chunk *chunk = self.head
-    first[0] = self.first
-    end[0] = self.end if chunk == self.tail else chunk.size
-    self.count -= end[0] - first[0]
-    self.head = chunk.next
-    self.first = 0
-    if chunk == self.tail:
-        # A chunk may have been reserved behind it.
-        self.tail = chunk.next
-        self.end = 0
-    return chunk
-
-
-cdef inline void backlog_free(Backlog *self) noexcept nogil:
-    """Free the chunks; what they hold was popped, or is leaked on purpose."""
+cdef inline void backlog_clear(Backlog *self) noexcept nogil:
+    """Give back all chunks; what they held was popped, or is leaked on purpose."""
     cdef Chunk *chunk = self.head
     cdef Chunk *after
     while chunk != NULL:
         after = chunk.next
-        free(chunk)
+        if chunk != &self.own:
+            free(chunk)
         chunk = after
-    self.head = self.tail = NULL
-    self.first = self.end = self.count = 0
+    backlog_init(self)
+
+
+cdef inline Chunk *backlog_detach(Backlog *self, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
+    """Take the oldest chunk whole: items first to end, the caller frees it.
+
+    NULL if it is the queue's own, whose few events are popped one by one.
+    """
+    cdef Chunk *chunk = self.head
+    if chunk == &self.own:
+        return NULL
+    first[0] = self.first
+    end[0] = self.end if chunk == self.tail else chunk.size
+    self.count -= end[0] - first[0]
+    if self.count == 0:
+        self.head = chunk.next  # reserved, and not used
+        backlog_clear(self)
+    else:
+        self.head = chunk.next
+        self.first = 0
+    return chunk

@@ -1,17 +1,27 @@
+from cpython.object cimport PyObject
+
 from ._sink cimport Sink
 from ._sync cimport fs_lock, fs_signal
+
+
+cdef class Snapshot:
+    # The sinks at one moment; never changed.
+    cdef tuple targets  # a Destination each
+    cdef PyObject **natives  # borrowed from it: the sink, if compiled, else NULL
+    cdef Py_ssize_t count
 
 
 cdef class Broadcaster(Sink):
     cdef fs_lock _lock
     cdef fs_signal _changed  # the turn is free, or the broadcaster closed
-    cdef tuple _targets  # _lock to replace: a Destination each, an immutable snapshot
+    cdef Snapshot _snapshot  # _lock to replace
     cdef unsigned long _owner  # _lock: the thread whose turn it is, or 0
     cdef list _deferred  # the owner's: blocks, or None for close(), from inside its write
     cdef bint _finished  # _lock: all sinks are closed, or being closed
     cdef unsigned long long _dropped  # the owner's to write
     cdef dict _trouble  # the owner's: id of a sink -> how its refusals are logged
 
+    cdef bint replace(self, Snapshot old, Snapshot new) except -1
     cdef int send(self, object event, tuple block) except -1
     cdef bint take_turn(self, double deadline, bint closing) except -1
     cdef int end_turn(self, object fatal) except -1

@@ -14,12 +14,16 @@ cdef class Destination:
 
     def __init__(self, sink):
         self.sink = _check.destination(sink)
-        self._native = <Sink>sink if is_native(sink, "write") else None
-        self._write = sink.write
         own = _check.own_write_many(sink, Sink)
         self.takes_blocks = own is not None
-        self._native_many = <Sink>sink if own is not None and is_native(sink, "write_many") else None
-        self._write_many = own
+        if is_native(sink, "write"):
+            self._native = sink
+        else:
+            self._write = sink.write
+        if own is not None and is_native(sink, "write_many"):
+            self._native_many = sink
+        else:
+            self._write_many = own
 
     cdef int write(self, object event) except -1:
         if self._native is not None:

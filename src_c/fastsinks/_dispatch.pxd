@@ -1,6 +1,6 @@
 from cpython.object cimport PyObject
 
-from ._sync cimport fs_lock, fs_signal
+from ._sync cimport fs_condition, fs_lock, fs_signal
 
 
 cdef enum Outcome:
@@ -28,8 +28,8 @@ cdef class Dispatcher:
     cdef readonly str name
 
     cdef fs_lock _lock  # guards all below; the last in the order of locks
-    cdef fs_signal _call  # standing workers wait here for a turn
-    cdef fs_signal _watch  # the one that keeps the time waits here
+    cdef fs_condition _call  # standing workers wait here for a turn
+    cdef fs_condition _watch  # the one that keeps the time waits here
     cdef fs_signal _change  # closers wait here
     cdef Strand *_first  # the ready, in order
     cdef Strand *_last

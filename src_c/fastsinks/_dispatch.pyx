@@ -38,19 +38,22 @@ from fastsinks._exit import close_dispatchers
 
 from ._sync cimport (
     FS_FOREVER,
+    FS_PREFETCH,
     decref,
     fs_acquire_leaf,
     fs_breathe,
+    fs_condition_init,
     fs_init,
     fs_is_inherited,
     fs_lock_init,
     fs_notify_leaf,
-    fs_notify_one_leaf,
     fs_now,
     fs_release_leaf,
     fs_signal_init,
-    fs_sleep_leaf,
+    fs_sleep,
     fs_wait,
+    fs_wake_all,
+    fs_wake_one,
     incref,
 )
 
@@ -83,8 +86,8 @@ cdef class Dispatcher:
 
     def __cinit__(self, *args, **kwargs):
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._call)
-        fs_signal_init(&self._watch)
+        fs_condition_init(&self._call)
+        fs_condition_init(&self._watch)
         fs_signal_init(&self._change)
         self._limit = FS_TURNS
 
@@ -124,8 +127,8 @@ cdef class Dispatcher:
             fs_acquire_leaf(&self._lock)
         late = self._busy
         self._stopped = True
-        fs_notify_leaf(&self._call)
-        fs_notify_leaf(&self._watch)
+        fs_wake_all(&self._call)
+        fs_wake_all(&self._watch)
         fs_release_leaf(&self._lock)
         if late:
             raise CloseTimeoutError(f"{late} queues still had events pending")
@@ -164,8 +167,8 @@ cdef class Dispatcher:
         self.acquire()
         self._open -= 1
         if self._open == 0:
-            fs_notify_leaf(&self._call)
-            fs_notify_leaf(&self._watch)
+            fs_wake_all(&self._call)
+            fs_wake_all(&self._watch)
         fs_release_leaf(&self._lock)
 
     cdef bint schedule(self, Strand *strand) noexcept:
@@ -184,7 +187,7 @@ cdef class Dispatcher:
         self._timed += 1
         sift_up(self._timers, self._timed, strand)
         if strand.slot == 1:
-            fs_notify_leaf(&self._watch)  # it sleeps until a later time
+            fs_wake_all(&self._watch)  # it sleeps until a later time
         fs_release_leaf(&self._lock)
 
     cdef bint expedite(self, Strand *strand) noexcept:
@@ -265,6 +268,9 @@ cdef class Dispatcher:
         cdef Strand *strand = self._first
         if strand != NULL:
             self._first = strand.next
+            FS_PREFETCH(strand.next)
+            FS_PREFETCH(<char *>strand.next + 64)
+            FS_PREFETCH(<char *>strand.next + 128)
         return strand
 
     cdef bint call(self) noexcept nogil:
@@ -274,17 +280,17 @@ cdef class Dispatcher:
         if self._running < self._limit:
             if self._standing:
                 self._called = True
-                fs_notify_one_leaf(&self._call)
+                fs_wake_one(&self._call)
             elif self._watching:
                 self._called = True
-                fs_notify_leaf(&self._watch)
+                fs_wake_all(&self._watch)
             elif self._workers < self.max_workers and not self._stopped:
                 self._called = True
                 self._workers += 1
                 return True
         elif self._watching and not self._ticking:
             self._ticking = True
-            fs_notify_leaf(&self._watch)  # those that run may be blocked
+            fs_wake_all(&self._watch)  # those that run may be blocked
         return False
 
     cdef void promote(self, double now) noexcept nogil:
@@ -306,7 +312,7 @@ cdef class Dispatcher:
             self._busy -= 1
             if self._busy == 0:
                 self._limit = FS_TURNS
-                fs_notify_leaf(&self._change)
+                fs_notify_leaf(&self._lock, &self._change)
 
     cdef bint park(self) noexcept nogil:
         """Wait for a turn, which the worker then has; or false: leave."""
@@ -352,13 +358,13 @@ cdef class Dispatcher:
                 until = leave_at if tick_at > leave_at else tick_at
                 if self._timed and self._timers[0].when < until:
                     until = self._timers[0].when
-                fs_sleep_leaf(&self._lock, &self._watch, until)
+                fs_sleep(&self._watch, &self._lock, until)
             else:
                 if leave_at <= now:
                     stay = False
                     break
                 self._standing += 1
-                fs_sleep_leaf(&self._lock, &self._call, leave_at)
+                fs_sleep(&self._call, &self._lock, leave_at)
                 self._standing -= 1
             now = fs_now()
         else:
@@ -366,7 +372,7 @@ cdef class Dispatcher:
         if watching:
             self._watching = self._ticking = False
             if self._standing:
-                fs_notify_one_leaf(&self._call)  # somebody else keeps the time
+                fs_wake_one(&self._call)  # somebody else keeps the time
         return stay
 
     # ------------------------------------------------------------------------- workers
@@ -388,7 +394,7 @@ cdef class Dispatcher:
                 epoch = self._epoch
                 if not stay:
                     self._workers -= 1
-                    fs_notify_leaf(&self._change)
+                    fs_notify_leaf(&self._lock, &self._change)
                 fs_release_leaf(&self._lock)
             if not stay:
                 return 0
@@ -431,8 +437,8 @@ cdef class Dispatcher:
     cdef void after_fork(self) noexcept:
         """In a child: no worker is here, and what was scheduled is the parent's to deliver."""
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._call)
-        fs_signal_init(&self._watch)
+        fs_condition_init(&self._call)
+        fs_condition_init(&self._watch)
         fs_signal_init(&self._change)
         self._first = self._last = NULL
         self._timed = 0

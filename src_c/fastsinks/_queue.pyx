@@ -30,9 +30,11 @@ from fastsinks._log import Burst, describe_error
 from fastsinks._stats import QueueStats
 
 from ._backlog cimport (
+    FEW,
     Chunk,
+    backlog_clear,
     backlog_detach,
-    backlog_free,
+    backlog_init,
     backlog_pop,
     backlog_push,
     backlog_reserve,
@@ -112,6 +114,7 @@ cdef class Queue(Sink):
         fs_lock_init(&self._lock)
         fs_signal_init(&self._space)
         fs_signal_init(&self._done)
+        backlog_init(&self._backlog)
         self._strand.owner = <PyObject *>self
         self._strand.run = run
         self._goal = NO_GOAL
@@ -149,8 +152,7 @@ cdef class Queue(Sink):
         self._dead_letter = dead_letter
         if dispatcher is not None and not isinstance(dispatcher, Dispatcher):
             raise TypeError(f"dispatcher must be a Dispatcher, not {dispatcher!r}")
-        self.name = f"queue to {type(dst).__name__}" if name is None else str(name)
-        self._trouble = Burst(f"{self.name}: dropped an event")
+        self._name = None if name is None else str(name)
         if type(dst) is RetryingSink:
             self._mode = RETRYING
             self._retrying = dst
@@ -158,6 +160,7 @@ cdef class Queue(Sink):
             self._mode = BLOCKS
         elif type(dst) is NullSink and not self._listeners:
             self._mode = INSTANT
+            self._null = dst
         else:
             self._mode = SINGLE
         self._slow = self.maxsize > 0 or bool(self._listeners)
@@ -170,10 +173,17 @@ cdef class Queue(Sink):
             return  # not even attached
         while self._backlog.count:
             decref(backlog_pop(&self._backlog))
-        backlog_free(&self._backlog)
+        backlog_clear(&self._backlog)
         if not self._closed:
             self._dispatcher.closed_one()
         self._dispatcher.detach()
+
+    @property
+    def name(self):
+        """What log lines call the queue."""
+        if self._name is None:
+            return f"queue to {type(self._dst.sink).__name__}"
+        return self._name
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name!r} pending={len(self)}>"
@@ -362,6 +372,8 @@ cdef class Queue(Sink):
 
     cdef int report(self, list lost, str reason) except -1:
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
+        if self._trouble is None:
+            self._trouble = Burst(f"{self.name}: dropped an event")
         self._trouble.happened(lost[0], reason, len(lost))
         _user.bury(self._dead_letter, lost)
         if self._listeners:
@@ -466,22 +478,29 @@ cdef class Queue(Sink):
         Held on entry and on return. 1 if the sink is closed: that event is in flight, and the
         lock is given back.
         """
-        cdef NullSink sink = <NullSink>self._dst.sink
+        cdef PyObject *few[FEW]
+        cdef PyObject **items = few
         cdef Chunk *chunk
-        cdef Py_ssize_t first
-        cdef Py_ssize_t stop
+        cdef Py_ssize_t first = 0
+        cdef Py_ssize_t stop = 0
         cdef Py_ssize_t i
-        if sink._closed:
+        if self._null._closed:
             self._single = backlog_pop(&self._backlog)
             self._in_flight = 1
             fs_release(&self._lock)
             return 1
         chunk = backlog_detach(&self._backlog, &first, &stop)
-        sink.count_c(stop - first)
+        if chunk != NULL:
+            items = chunk.items
+        else:
+            while stop < FEW and self._backlog.count:
+                few[stop] = backlog_pop(&self._backlog)
+                stop += 1
+        self._null.count_c(stop - first)
         self.finish(stop - first, 0)
         fs_release(&self._lock)
         for i in range(first, stop):
-            decref(chunk.items[i])  # may run finalisers
+            decref(items[i])  # may run finalisers
         free(chunk)
         if self._troubled:
             self.observed(None)
@@ -873,8 +892,7 @@ cdef class Queue(Sink):
         self._appended = 0
         self._hurry = 0
         self._goal = NO_GOAL
-        self._backlog.head = self._backlog.tail = NULL
-        self._backlog.first = self._backlog.end = self._backlog.count = 0
+        backlog_init(&self._backlog)  # not cleared: it may be in any state
         self._strand.slot = 0
         self._scheduled = False
         self._runner = 0

@@ -10,6 +10,9 @@ cdef extern from "sync.h":
         unsigned int count
         unsigned int waiters
 
+    ctypedef struct fs_condition:
+        pass
+
     const double FS_FOREVER
 
     int fs_init() except -1
@@ -32,8 +35,11 @@ cdef extern from "sync.h" nogil:
     bint fs_is_inherited(const fs_lock *lock)
     void fs_acquire_leaf(fs_lock *lock)
     void fs_release_leaf(fs_lock *lock)
-    void fs_notify_leaf(fs_signal *signal)
-    void fs_notify_one_leaf(fs_signal *signal)
-    void fs_sleep_leaf(fs_lock *lock, fs_signal *signal, double until)
+    void fs_notify_leaf(fs_lock *lock, fs_signal *signal)
+    void fs_condition_init(fs_condition *condition)
+    void fs_wake_one(fs_condition *condition)
+    void fs_wake_all(fs_condition *condition)
+    void fs_sleep(fs_condition *condition, fs_lock *lock, double until)
+    void FS_PREFETCH(const void *address)
     void FS_ADD(unsigned long long counter, unsigned long long n)
     unsigned long long FS_READ(unsigned long long counter)

@@ -51,36 +51,49 @@ static inline int fs_init(void) {
     return 0;
 }
 
+/* An object's lock, and where those sleep who wait for one of the object's signals. */
 typedef struct {
+    unsigned long generation; /* first: next to the fields that its owner uses most */
     pthread_mutex_t mutex;
-    unsigned long generation;
+    pthread_cond_t cond;
 } fs_lock;
 
 /* An event count: a waiter notes `count` under the lock, decides to wait, and sleeps
  * until it has changed, so that no notification between the two is lost. */
 typedef struct {
-    pthread_cond_t cond;
     unsigned int count;   /* of notifications; guarded by the lock */
     unsigned int waiters; /* guarded by the mutex */
 } fs_signal;
 
-static inline void fs_lock_init(fs_lock *lock) {
-    pthread_mutex_init(&lock->mutex, NULL);
-    lock->generation = fs_generation;
-}
+/* A condition of its own, for workers that wait under a leaf lock. */
+typedef struct {
+    pthread_cond_t cond;
+    unsigned int waiters; /* guarded by the leaf lock */
+} fs_condition;
 
-static inline void fs_signal_init(fs_signal *signal) {
+static inline void fs_init_cond(pthread_cond_t *cond) {
 #if defined(__APPLE__)
-    pthread_cond_init(&signal->cond, NULL);
+    pthread_cond_init(cond, NULL);
 #else
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&signal->cond, &attr);
+    pthread_cond_init(cond, &attr);
     pthread_condattr_destroy(&attr);
 #endif
-    signal->count = 0;
-    signal->waiters = 0;
+}
+
+static inline void fs_lock_init(fs_lock *lock) {
+    pthread_mutex_init(&lock->mutex, NULL);
+    fs_init_cond(&lock->cond);
+    lock->generation = fs_generation;
+}
+
+static inline void fs_signal_init(fs_signal *signal) { signal->count = signal->waiters = 0; }
+
+static inline void fs_condition_init(fs_condition *condition) {
+    fs_init_cond(&condition->cond);
+    condition->waiters = 0;
 }
 
 static inline double fs_now(void) {
@@ -124,12 +137,11 @@ static inline void fs_acquire(fs_lock *lock) {
 
 static inline void fs_release(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-/* Wake all who wait; call under the object's lock. */
+/* Wake all who wait for the signal; call under the object's lock. */
 static inline void fs_notify(fs_lock *lock, fs_signal *signal) {
-    (void)lock;
     signal->count++;
     if (signal->waiters)
-        pthread_cond_broadcast(&signal->cond);
+        pthread_cond_broadcast(&lock->cond);
 }
 
 #else
@@ -138,13 +150,13 @@ static inline void fs_acquire(fs_lock *lock) { (void)lock; }
 
 static inline void fs_release(fs_lock *lock) { (void)lock; }
 
-/* Wake all who wait; call with the GIL. A waiter has counted itself before it gave the GIL
+/* Wake all who wait for the signal; call with the GIL. A waiter has counted itself before it gave the GIL
  * away, and looks at the count again under the mutex before it sleeps. */
 static inline void fs_notify(fs_lock *lock, fs_signal *signal) {
     __atomic_store_n(&signal->count, signal->count + 1, __ATOMIC_RELAXED);
     if (__builtin_expect(__atomic_load_n(&signal->waiters, __ATOMIC_RELAXED) != 0, 0)) {
         pthread_mutex_lock(&lock->mutex);
-        pthread_cond_broadcast(&signal->cond);
+        pthread_cond_broadcast(&lock->cond);
         pthread_mutex_unlock(&lock->mutex);
     }
 }
@@ -155,45 +167,46 @@ static inline void fs_acquire_leaf(fs_lock *lock) { pthread_mutex_lock(&lock->mu
 
 static inline void fs_release_leaf(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-/* Wake all who wait; call under the leaf lock. */
-static inline void fs_notify_leaf(fs_signal *signal) {
+/* Wake all who wait for the signal; call under the leaf lock. */
+static inline void fs_notify_leaf(fs_lock *lock, fs_signal *signal) {
     signal->count++;
     if (signal->waiters)
-        pthread_cond_broadcast(&signal->cond);
+        pthread_cond_broadcast(&lock->cond);
 }
 
-/* Wake one, for waiters that are all alike; call under the leaf lock. */
-static inline void fs_notify_one_leaf(fs_signal *signal) {
-    signal->count++;
-    if (signal->waiters)
-        pthread_cond_signal(&signal->cond);
+/* Wake one of the workers that wait, or all; call under the leaf lock. */
+static inline void fs_wake_one(fs_condition *condition) {
+    if (condition->waiters)
+        pthread_cond_signal(&condition->cond);
 }
 
-/* Sleep on the signal until a time of fs_now(); with the mutex, without the GIL. The caller
- * has counted itself among the waiters. */
-static inline int fs_sleep(fs_lock *lock, fs_signal *signal, double until) {
+static inline void fs_wake_all(fs_condition *condition) {
+    if (condition->waiters)
+        pthread_cond_broadcast(&condition->cond);
+}
+
+/* Sleep until a time of fs_now(); with the mutex, without the GIL. Whether it has come. */
+static inline int fs_sleep_until(pthread_cond_t *cond, fs_lock *lock, double until) {
     struct timespec at;
-    int error;
 #if defined(__APPLE__)
     double left = until - fs_now();
     if (left < 0)
         left = 0;
     at.tv_sec = (time_t)left;
     at.tv_nsec = (long)((left - (double)at.tv_sec) * 1e9);
-    error = pthread_cond_timedwait_relative_np(&signal->cond, &lock->mutex, &at);
+    return pthread_cond_timedwait_relative_np(cond, &lock->mutex, &at) == ETIMEDOUT;
 #else
     at.tv_sec = (time_t)until;
     at.tv_nsec = (long)((until - (double)at.tv_sec) * 1e9);
-    error = pthread_cond_timedwait(&signal->cond, &lock->mutex, &at);
+    return pthread_cond_timedwait(cond, &lock->mutex, &at) == ETIMEDOUT;
 #endif
-    return error == ETIMEDOUT;
 }
 
 /* The same for workers: under a leaf lock, without the GIL; returns at any wake-up. */
-static inline void fs_sleep_leaf(fs_lock *lock, fs_signal *signal, double until) {
-    signal->waiters++;
-    fs_sleep(lock, signal, until);
-    signal->waiters--;
+static inline void fs_sleep(fs_condition *condition, fs_lock *lock, double until) {
+    condition->waiters++;
+    fs_sleep_until(&condition->cond, lock, until);
+    condition->waiters--;
 }
 
 /* Wait until the count differs from `seen`, a deadline, or a signal's handler has run;
@@ -213,7 +226,7 @@ static inline int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, d
     state = PyEval_SaveThread();
     pthread_mutex_lock(&lock->mutex);
     while (__atomic_load_n(&signal->count, __ATOMIC_RELAXED) == seen &&
-           !fs_sleep(lock, signal, until))
+           !fs_sleep_until(&lock->cond, lock, until))
         ;
     signal->waiters--;
     pthread_mutex_unlock(&lock->mutex);
@@ -229,6 +242,9 @@ static inline int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, d
 #define FS_ADD(counter, n) ((counter) += (n))
 #define FS_READ(counter) (counter)
 #endif
+
+/* Ask for memory that is needed soon: a queue among thousands is in no cache. */
+#define FS_PREFETCH(address) __builtin_prefetch(address)
 
 /* Let other threads have the GIL: the interpreter's request to drop it is honoured only
  * between bytecodes, of which a C loop has none. */
