@@ -1,0 +1,143 @@
+"""The pages of the monitoring server, as a WSGI application."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote
+
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, make_wsgi_app
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from . import _multiprocess
+from ._page import PAGE_HEADERS, page
+from ._prometheus import Collector, is_registered
+from ._status import status
+from ._variables import variables
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+_COMPRESSED = 1024  # bytes from which it is worth it
+_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Headers = list[tuple[str, str]]
+
+
+def wsgi_app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """``/debug/vars``, ``/metrics``, ``/healthz``, and a page for people at ``/``.
+
+    Mount it anywhere in a WSGI application; the page addresses the rest relatively. It
+    takes GET and HEAD and changes nothing. Whoever can reach it sees names and URLs of
+    endpoints, never credentials or events; it does not authenticate anybody.
+    """
+    path = environ.get("PATH_INFO", "")
+    method = environ["REQUEST_METHOD"]
+    if not path:
+        # Mounted at a path without a slash at its end: the page's relative addresses need it.
+        last = environ.get("SCRIPT_NAME", "").rpartition("/")[2]
+        where = quote(last, encoding="latin-1") + "/" if last else "/"
+        return _answer(environ, start_response, "308 Permanent Redirect", [("Location", where)])
+    route = _ROUTES.get("/" + path.strip("/"))
+    if route is None:
+        return _answer(environ, start_response, "404 Not Found", [], b"not found\n")
+    if method not in ("GET", "HEAD"):
+        headers = [("Allow", "GET, HEAD")]
+        return _answer(environ, start_response, "405 Method Not Allowed", headers, b"GET only\n")
+    headers, body = route(environ)
+    return _answer(environ, start_response, "200 OK", headers, body)
+
+
+def _answer(
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    status_line: str,
+    headers: Headers,
+    body: bytes = b"",
+) -> Iterable[bytes]:
+    names = {name.lower() for name, _ in headers}
+    if "content-type" not in names:
+        headers = [*headers, ("Content-Type", "text/plain; charset=utf-8")]
+    headers = [
+        *headers,
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Vary", "Accept, Accept-Encoding"),
+    ]
+    if len(body) >= _COMPRESSED and _GZIP.search(environ.get("HTTP_ACCEPT_ENCODING", "")):
+        # The lowest level: these texts repeat themselves, and a scrape waits for it.
+        body = gzip.compress(body, 1)
+        headers.append(("Content-Encoding", "gzip"))
+    headers.append(("Content-Length", str(len(body))))
+    start_response(status_line, headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+
+def _page(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
+    return PAGE_HEADERS, page()
+
+
+def _health(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
+    return [], b"ok\n"
+
+
+def _variables(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
+    return _json(variables())
+
+
+def _status(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
+    return _json(status())
+
+
+def _json(value: Any) -> tuple[Headers, bytes]:
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    # A lone surrogate in a name is no text to strict readers, not even as an escape of JSON's.
+    text = _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text)
+    return [("Content-Type", "application/json; charset=utf-8")], text.encode()
+
+
+class _Everything:
+    """What the process exports by prometheus-client's own registry."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield from REGISTRY.collect()
+
+
+class _EverythingNamed(_Everything):
+    describe = _Everything.collect
+
+
+def _metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
+    registry = REGISTRY
+    if _multiprocess.enabled():
+        _multiprocess.publisher.refresh()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    elif not is_registered(REGISTRY):
+        by_name = "name[]" in parse_qs(environ.get("QUERY_STRING", ""))
+        registry = CollectorRegistry()
+        registry.register(_EverythingNamed() if by_name else _Everything())
+        registry.register(Collector())
+    # Which format, by Accept, is prometheus-client's to decide.
+    kept: Headers = []
+
+    def start_response(status_line: str, headers: Headers) -> None:
+        kept.extend(headers)
+
+    encode = make_wsgi_app(registry, disable_compression=True)
+    body = b"".join(encode({**environ, "REQUEST_METHOD": "GET", "PATH_INFO": "/"}, start_response))
+    return kept, body
+
+
+_ROUTES: dict[str, Callable[[WSGIEnvironment], tuple[Headers, bytes]]] = {
+    "/": _page,
+    "/healthz": _health,
+    "/metrics": _metrics,
+    "/debug/vars": _variables,
+    "/debug/endpoints": _status,
+}

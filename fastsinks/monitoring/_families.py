@@ -1,0 +1,97 @@
+"""What is exported: metric families, and the samples that an account gives for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from ._ledger import Account
+
+
+class Row(NamedTuple):
+    """One sample: its name, its labels, and the number."""
+
+    name: str
+    labels: tuple[str, ...]
+    values: tuple[str, ...]
+    number: float
+
+
+class Family(NamedTuple):
+    """A metric family.
+
+    ``merge`` says what a scrape makes of several processes' gauges: "livesum" or
+    "livemax", of those that live. Counters are summed over all that ever lived.
+    """
+
+    name: str
+    kind: str
+    help: str
+    rows: Callable[[Account], Iterable[Row]]
+    merge: str = ""
+
+
+def _events(account: Account) -> Iterator[Row]:
+    for kind, count in (
+        ("Events", account.events),
+        ("Successes", account.successes),
+        ("Failures", account.failures),
+        ("Errors", account.errors),
+        ("Dropped", account.dropped),
+        ("Retries", account.retries),
+    ):
+        yield Row(
+            "registry_notifications_events_total", ("type", "endpoint"), (kind, account.name), count
+        )
+
+
+def _statuses(account: Account) -> Iterator[Row]:
+    for status, count in account.statuses.items():
+        yield Row(
+            "registry_notifications_status_total",
+            ("code", "endpoint"),
+            (status, account.name),
+            count,
+        )
+
+
+def _gauge(name: str, help: str, number: Callable[[Account], float], merge: str) -> Family:
+    def rows(account: Account) -> Iterator[Row]:
+        yield Row(name, ("endpoint",), (account.name,), number(account))
+
+    return Family(name, "gauge", help, rows, merge)
+
+
+FAMILIES = (
+    Family(
+        "registry_notifications_events",
+        "counter",
+        "Events by what became of them: accepted (Events), attempted (Successes, Failures, "
+        "Errors), to be attempted again (Retries), given up (Dropped).",
+        _events,
+    ),
+    _gauge(  # not a counter, in spite of its name, which is the registry's
+        "registry_notifications_pending_total",
+        "Events that are accepted and neither delivered nor dropped.",
+        lambda account: account.pending,
+        "livesum",
+    ),
+    Family(
+        "registry_notifications_status",
+        "counter",
+        "Events by the status that the receiver answered with, each attempt counted.",
+        _statuses,
+    ),
+    _gauge(
+        "registry_notifications_requests_in_flight",
+        "HTTP requests that have been begun and not ended.",
+        lambda account: account.in_flight,
+        "livesum",
+    ),
+    _gauge(
+        "registry_notifications_breaker_open",
+        "1 while so many requests in a row have failed that the next one has to wait.",
+        lambda account: int(account.breaker_open),
+        "livemax",
+    ),
+)

@@ -1,0 +1,151 @@
+"""Which endpoints there are, and what those had counted that are closed by now."""
+
+from __future__ import annotations
+
+import os
+import threading
+from time import monotonic, time
+from weakref import WeakSet
+
+from .. import endpoint as _endpoint
+from ..endpoint import Endpoint, open_endpoints
+from ._text import printable
+
+SETTLED = 5.0
+"""Seconds after which a closed endpoint's counts are final: a worker that was interrupted in the
+middle of a request may count that only after ``close`` has returned."""
+
+
+class Account:
+    """The counts of all endpoints of one name, open and closed: a name is a time series."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.events = self.successes = self.failures = self.errors = 0
+        self.dropped = self.retries = self.pending = self.in_flight = 0
+        self.breaker_open = False
+        self.statuses: dict[str, int] = {}
+
+    def add(self, endpoint: Endpoint) -> None:
+        metrics = endpoint.metrics
+        self.events += metrics.events
+        self.successes += metrics.successes
+        self.failures += metrics.failures
+        self.errors += metrics.errors
+        self.dropped += metrics.dropped
+        self.retries += metrics.retries
+        self.pending += metrics.pending
+        self._add_statuses(metrics.statuses)
+        if not endpoint.closed:
+            self.in_flight += endpoint.in_flight
+            self.breaker_open |= endpoint.breaker_open
+
+    def merge(self, final: Account) -> None:
+        """Add the counts of a closed endpoint, of which nothing is pending."""
+        self.events += final.events
+        self.successes += final.successes
+        self.failures += final.failures
+        self.errors += final.errors
+        self.dropped += final.dropped
+        self.retries += final.retries
+        self._add_statuses(final.statuses)
+
+    def _add_statuses(self, statuses: dict[str, int]) -> None:
+        for status, count in statuses.items():
+            self.statuses[status] = self.statuses.get(status, 0) + count
+
+
+class Closed:
+    """The last that was seen of a closed endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint.name
+        self.url = endpoint.url
+        self.metrics = endpoint.metrics
+        self.last_error = endpoint.attempts.last_error
+        self.last_error_at = endpoint.attempts.last_error_at
+        self.at = time()
+
+
+class Ledger:
+    """Reads the open endpoints and remembers the closed ones. One per process.
+
+    What is remembered grows with the number of different names, not of endpoints. The
+    lock is held for a few dict operations, never while an endpoint is read. It is
+    re-entrant because a signal handler may close an endpoint while its own thread is in
+    here.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        # All below is guarded by _lock.
+        self._known: WeakSet[Endpoint] = WeakSet()  # closed ones that were here
+        self._closing: dict[int, tuple[Endpoint, float]] = {}  # whose counts may change still
+        self._totals: dict[str, Account] = {}  # of those whose counts are final
+        self._closed: dict[str, Closed] = {}  # the latest of each name
+
+    def closed(self, endpoint: Endpoint) -> None:
+        """Keep the counts of ``endpoint``. May be called more than once."""
+        last = Closed(endpoint)
+        with self._lock:
+            if endpoint in self._known:
+                return
+            self._known.add(endpoint)
+            self._closing[id(endpoint)] = (endpoint, monotonic() + SETTLED)
+            self._closed.pop(last.endpoint, None)  # so that the latest is the last
+            self._closed[last.endpoint] = last
+        self._settle()
+
+    def accounts(self) -> list[Account]:
+        """What to export: an account for each name."""
+        accounts: dict[str, Account] = {}
+
+        def account(name: str) -> Account:
+            found = accounts.get(name)
+            if found is None:
+                found = accounts[name] = Account(name)
+            return found
+
+        opened = open_endpoints()
+        self._settle()
+        with self._lock:
+            for total in self._totals.values():
+                account(total.name).merge(total)
+            endpoints = [endpoint for endpoint, _ in self._closing.values()]
+            endpoints += [endpoint for endpoint in opened if endpoint not in self._known]
+        for endpoint in endpoints:
+            account(printable(endpoint.name)).add(endpoint)
+        return list(accounts.values())
+
+    def latest_closed(self, limit: int) -> list[Closed]:
+        """The endpoints that were closed last, one of each name, in that order."""
+        with self._lock:
+            return list(self._closed.values())[-limit:]
+
+    def forget(self) -> None:
+        """Forget what closed endpoints had counted."""
+        with self._lock:
+            self._closing.clear()
+            self._totals.clear()
+            self._closed.clear()
+
+    def _settle(self) -> None:
+        """Let go of endpoints that have been closed for a while; keep their numbers."""
+        now = monotonic()
+        for key, (endpoint, when) in self._closing.copy().items():
+            if when > now:
+                break
+            final = Account(printable(endpoint.name))
+            final.add(endpoint)
+            with self._lock:
+                if self._closing.pop(key, None) is not None:
+                    self._totals.setdefault(final.name, Account(final.name)).merge(final)
+
+    def after_fork(self) -> None:
+        """In the child: a thread that is not here may have held the lock."""
+        self._lock = threading.RLock()
+
+
+ledger = Ledger()
+_endpoint.when_closed = ledger.closed
+os.register_at_fork(after_in_child=ledger.after_fork)

@@ -1,0 +1,108 @@
+"""Named pipes by which processes that share a directory find, ask and miss each other."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+import select
+from pathlib import Path
+from time import monotonic, sleep
+
+_NAME = "fastsinks_{}.fifo"
+_PID = re.compile(r"fastsinks_([0-9]+)\.fifo")
+
+
+class Pipe:
+    """This process's own end: others write to it when they want its numbers to be fresh.
+
+    Its modification time is no time but a count, odd while numbers are being written, so
+    that whoever asked knows when writing has begun, and ended, after that.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, _NAME.format(os.getpid()))
+        # Opened before it has its name: without a reader it would tell that we are dead.
+        unnamed = f"{self._path}.new"
+        Path(unnamed).unlink(missing_ok=True)
+        os.mkfifo(unnamed, 0o600)
+        # For writing, too: else it would be at its end whenever the last of the others closes it.
+        self._fd = os.open(unnamed, os.O_RDWR | os.O_NONBLOCK)
+        self._count = 0
+        os.utime(unnamed, ns=(0, 0))
+        os.rename(unnamed, self._path)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+
+    def wait(self, timeout: float) -> bool:
+        """Whether somebody has asked within ``timeout`` seconds."""
+        if not self._poll.poll(timeout * 1000):
+            return False
+        os.read(self._fd, 4096)
+        return True
+
+    def mark(self) -> None:
+        """Call before numbers are written, and again after that."""
+        self._count += 1
+        os.utime(self._path, ns=(self._count, self._count))
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def ask_others(folder: str, patience: float) -> list[int]:
+    """Ask the other processes for fresh numbers, wait for them, and tell which pids are dead.
+
+    Waits for ``patience`` seconds at most; a process that is stopped or very busy is
+    not waited for any longer.
+    """
+    dead, asked = _others(folder, b"?")
+    deadline = monotonic() + patience
+    while asked and monotonic() < deadline:
+        path, count = asked[-1]
+        if (_count(path) or count) >= count:
+            asked.pop()
+        else:
+            sleep(0.001)
+    return dead
+
+
+def find_dead(folder: str) -> list[int]:
+    """The pids of processes that have left a pipe behind; it is removed."""
+    return _others(folder, b"")[0]
+
+
+def _others(folder: str, question: bytes) -> tuple[list[int], list[tuple[str, int]]]:
+    dead: list[int] = []
+    asked: list[tuple[str, int]] = []
+    for path in glob.glob(os.path.join(glob.escape(folder), _NAME.format("*"))):
+        match = _PID.fullmatch(os.path.basename(path))
+        if match is None or int(match[1]) == os.getpid():
+            continue
+        count = _count(path)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nobody has it open for reading
+                dead.append(int(match[1]))
+                Path(path).unlink(missing_ok=True)
+            continue
+        try:
+            if question and count is not None:
+                os.write(fd, question)
+                # From a resting writer the next two marks are of a whole writing that began
+                # after the question; one that is in the middle of it has to end that first.
+                asked.append((path, count + 2 + count % 2))
+        except BlockingIOError:  # has not read thousands of questions
+            pass
+        finally:
+            os.close(fd)
+    return dead, asked
+
+
+def _count(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return None
