@@ -13,11 +13,14 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+import pytest
 from support import DEADLINE
+
+from fastsinks import DeliveryError
 
 
 @dataclass
@@ -144,6 +147,11 @@ class Receiver:
             there = self._changed.wait_for(lambda: len(self.requests) >= count, DEADLINE)
             assert there, f"{len(self.requests)} requests of {count}"
             return list(self.requests)
+
+    @property
+    def events(self) -> list[Any]:
+        """The events of all requests, in the order in which they came."""
+        return [event for request in self.requests for event in request.events]
 
     def wait_connections(self, count: int) -> None:
         with self._changed:
@@ -334,3 +342,20 @@ def when(opened: Callable[[], object], then: Behaviour) -> Behaviour:
         return then(connection, request)
 
     return behaviour
+
+
+# ---------------------------------------------------------------- for tests to import
+
+
+@pytest.fixture(name="receiver")
+def accepting_receiver() -> Iterator[Receiver]:
+    """A receiver that accepts everything."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+def refused(sink: Any, event: Any = "event") -> DeliveryError:
+    """Write an event that is not going to be delivered; the error that says so."""
+    with pytest.raises(DeliveryError) as caught:
+        sink.write(event)
+    return caught.value
