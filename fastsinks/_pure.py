@@ -637,7 +637,7 @@ class Dispatcher:
 
     def _take_turn(self) -> bool:
         """Park until there is a turn to take (true) or nothing to do here (false)."""
-        leave_at = monotonic() + self.idle_timeout
+        leave_at = monotonic() + self.idle_timeout / (1 + self._standing)  # of a crowd soon
         watching = False
         seen, tick_at = -1, FOREVER
         try:
@@ -688,7 +688,8 @@ class Dispatcher:
         finally:
             if watching:
                 self._watching = self._ticking = False
-                self._cond.notify()  # somebody else keeps the time
+            if not self._watching:
+                self._cond.notify()  # somebody else is to keep the time
 
     def close(self, timeout: float | None = None) -> None:
         """Let the queues deliver what is pending, then stop the workers; idempotent.

@@ -317,7 +317,7 @@ cdef class Dispatcher:
     cdef bint park(self) noexcept nogil:
         """Wait for a turn, which the worker then has; or false: leave."""
         cdef double now = fs_now()
-        cdef double leave_at = now + self.idle_timeout
+        cdef double leave_at = now + self.idle_timeout / (1 + self._standing)  # of a crowd soon
         cdef double tick_at = FS_FOREVER  # while ticking: when the tick is over
         cdef double until
         cdef unsigned long seen = 0  # _progress when the tick began
@@ -371,8 +371,8 @@ cdef class Dispatcher:
             stay = False
         if watching:
             self._watching = self._ticking = False
-            if self._standing:
-                fs_wake_one(&self._call)  # somebody else keeps the time
+        if not self._watching and self._standing:
+            fs_wake_one(&self._call)  # somebody else is to keep the time
         return stay
 
     # ------------------------------------------------------------------------- workers
