@@ -17,8 +17,8 @@ _PID = re.compile(r"fastsinks_([0-9]+)\.fifo")
 class Pipe:
     """This process's own end: others write to it when they want its numbers to be fresh.
 
-    Its modification time is no time but a count, odd while numbers are being written, so
-    that whoever asked knows when writing has begun, and ended, after that.
+    A file beside it has a count for its modification time, odd while numbers are being
+    written: so whoever asked knows when writing has begun, and ended, after that.
     """
 
     def __init__(self, folder: str) -> None:
@@ -29,8 +29,10 @@ class Pipe:
         os.mkfifo(unnamed, 0o600)
         # For writing, too: else it would be at its end whenever the last of the others closes it.
         self._fd = os.open(unnamed, os.O_RDWR | os.O_NONBLOCK)
+        self._marks = _marks(self._path)
         self._count = 0
-        os.utime(unnamed, ns=(0, 0))
+        Path(self._marks).touch(0o600)
+        os.utime(self._marks, ns=(0, 0))
         os.rename(unnamed, self._path)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
@@ -45,7 +47,7 @@ class Pipe:
     def mark(self) -> None:
         """Call before numbers are written, and again after that."""
         self._count += 1
-        os.utime(self._path, ns=(self._count, self._count))
+        os.utime(self._marks, ns=(self._count, self._count))
 
     def close(self) -> None:
         os.close(self._fd)
@@ -86,6 +88,7 @@ def _others(folder: str, question: bytes) -> tuple[list[int], list[tuple[str, in
         except OSError as error:
             if error.errno == errno.ENXIO:  # nobody has it open for reading
                 dead.append(int(match[1]))
+                Path(_marks(path)).unlink(missing_ok=True)
                 Path(path).unlink(missing_ok=True)
             continue
         try:
@@ -101,8 +104,12 @@ def _others(folder: str, question: bytes) -> tuple[list[int], list[tuple[str, in
     return dead, asked
 
 
-def _count(path: str) -> int | None:
+def _marks(pipe: str) -> str:
+    return f"{pipe.removesuffix('.fifo')}.marks"
+
+
+def _count(pipe: str) -> int | None:
     try:
-        return os.stat(path).st_mtime_ns
+        return os.stat(_marks(pipe)).st_mtime_ns
     except FileNotFoundError:
         return None
