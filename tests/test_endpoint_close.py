@@ -212,6 +212,18 @@ class TestExit:
         assert "s3cret" not in output
         assert 0.5 < float(took.split()[1]) < 2.5
 
+    def test_nobody_lingers_while_another_is_waited_for(self, receiver: Receiver) -> None:
+        code = """
+        import fastsinks
+        from fastsinks.endpoint import Endpoint
+
+        Endpoint("stuck", {stuck!r}, timeout=60, close_timeout=0.5).write("lost")
+        Endpoint("lingering", {good!r}, linger=3600, close_timeout=0.5).write("kept")
+        """
+        with Receiver(default=stall()) as stuck:
+            run_clean(code.format(stuck=stuck.url(), good=receiver.url()))
+        assert receiver.events == ["kept"]
+
     def test_closed_endpoints_cost_nothing_then(self) -> None:
         code = """
         import fastsinks

@@ -291,6 +291,25 @@ def test_a_reset_in_the_middle_of_the_request() -> None:
         assert took < 2.5
 
 
+def test_a_reset_in_the_middle_of_a_later_request() -> None:
+    """Nor does that count as a connection that was closed while it was idle."""
+
+    def accept(connection: Connection, request: Request) -> bool:
+        connection.read_body(request)
+        return answer()(connection, request)
+
+    with (
+        Receiver(accept, reset, default=accept, read_bodies=False) as receiver,
+        HTTPSink(receiver.url(), timeout=5) as sink,
+    ):
+        sink.write("first")
+        error, _ = timed(lambda: sink.write(LARGE))
+        assert isinstance(error, DeliveryError)
+        assert error.status is None
+        assert len(receiver.requests) == 2
+        sink.write("the next request works")
+
+
 def test_an_answer_that_does_not_wait_for_the_body() -> None:
     """It counts, unless the reset that follows it was quicker."""
 
