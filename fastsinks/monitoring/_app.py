@@ -9,18 +9,23 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
+import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, make_wsgi_app
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from . import _multiprocess
+from ._exposition import exposition
+from ._ledger import ledger
 from ._page import PAGE_HEADERS, page
-from ._prometheus import Collector, is_registered
+from ._prometheus import Collector, is_registered, omitted
 from ._status import status
 from ._variables import variables
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
+_END = b"# EOF\n"  # of OpenMetrics
 _COMPRESSED = 1024  # bytes from which it is worth it
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 
@@ -95,21 +100,13 @@ def _status(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
 
 
 def _json(value: Any) -> tuple[Headers, bytes]:
-    text = json.dumps(value, ensure_ascii=False, indent=1)
-    # A lone surrogate in a name is no text to strict readers, not even as an escape of JSON's.
-    text = _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text)
-    return [("Content-Type", "application/json; charset=utf-8")], text.encode()
-
-
-class _Everything:
-    """What the process exports by prometheus-client's own registry."""
-
-    def collect(self) -> Iterator[Metric]:
-        yield from REGISTRY.collect()
-
-
-class _EverythingNamed(_Everything):
-    describe = _Everything.collect
+    try:
+        body = msgspec.json.format(msgspec.json.encode(value), indent=1)
+    except UnicodeEncodeError:
+        # A lone surrogate in a name, which strict readers refuse even as an escape of JSON's.
+        text = json.dumps(value, ensure_ascii=False, indent=1)
+        body = _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode()
+    return [("Content-Type", "application/json; charset=utf-8")], body
 
 
 def _metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
@@ -118,12 +115,12 @@ def _metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
         _multiprocess.publisher.refresh()
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    elif "name[]" not in parse_qs(environ.get("QUERY_STRING", "")):
+        return _all_metrics(environ)
     elif not is_registered(REGISTRY):
-        by_name = "name[]" in parse_qs(environ.get("QUERY_STRING", ""))
         registry = CollectorRegistry()
-        registry.register(_EverythingNamed() if by_name else _Everything())
+        registry.register(_Everything())
         registry.register(Collector())
-    # Which format, by Accept, is prometheus-client's to decide.
     kept: Headers = []
 
     def start_response(status_line: str, headers: Headers) -> None:
@@ -132,6 +129,26 @@ def _metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
     encode = make_wsgi_app(registry, disable_compression=True)
     body = b"".join(encode({**environ, "REQUEST_METHOD": "GET", "PATH_INFO": "/"}, start_response))
     return kept, body
+
+
+def _all_metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
+    """Ours beside everything that the process exports by prometheus-client's own registry."""
+    encoder, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+    with omitted():
+        body = encoder(REGISTRY)
+    openmetrics = body.endswith(_END)
+    ours = exposition(ledger.accounts(), openmetrics=openmetrics).encode()
+    body = body.removesuffix(_END) + ours + _END if openmetrics else body + ours
+    return [("Content-Type", content_type)], body
+
+
+class _Everything:
+    """All of prometheus-client's own registry, as one collector."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield from REGISTRY.collect()
+
+    describe = collect
 
 
 _ROUTES: dict[str, Callable[[WSGIEnvironment], tuple[Headers, bytes]]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Lock
 from weakref import WeakKeyDictionary, ref
 
@@ -28,6 +30,8 @@ class Collector:
 
     def collect(self) -> Iterator[Metric]:
         """The present numbers: of this process, or of all that share a directory."""
+        if _omitted.get():
+            return
         if _multiprocess.enabled():
             _multiprocess.publisher.refresh()
             if not self._has_company():
@@ -55,6 +59,20 @@ def _of_all_processes() -> Iterator[Metric]:
     for metric in MultiProcessCollector(None).collect():  # type: ignore[no-untyped-call]
         if metric.name in ours:
             yield metric
+
+
+# Whether the caller adds our families by itself.
+_omitted: ContextVar[bool] = ContextVar("_omitted", default=False)
+
+
+@contextmanager
+def omitted() -> Iterator[None]:
+    """Within this, registries that are read on this thread leave us out."""
+    token = _omitted.set(True)
+    try:
+        yield
+    finally:
+        _omitted.reset(token)
 
 
 _lock = Lock()
