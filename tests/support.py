@@ -7,6 +7,7 @@ can be seen is a number.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -387,3 +388,14 @@ def run_clean(code: str, *, timeout: float = 20.0) -> str:
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert done.stderr == "", done.stderr
     return done.stdout
+
+
+def alone(test: Callable[[], None]) -> Callable[[], None]:
+    """Run a test in an interpreter of its own, where every thread is of the test's making."""
+
+    @functools.wraps(test)
+    def run() -> None:
+        name = f"{test.__module__}.{test.__qualname__}"
+        run_clean(f"import {test.__module__}\n{name}.__wrapped__()\n")
+
+    return run

@@ -19,7 +19,6 @@ from support import (
     Waits,
     eventually,
     ledger,
-    os_threads,
     together,
 )
 
@@ -53,16 +52,6 @@ class Crowd:
 
 
 class TestWorkers:
-    def test_none_before_there_is_work(self):
-        before = os_threads()
-        dispatcher = Dispatcher()
-        queue = Queue(NullSink(), dispatcher=dispatcher)
-        assert os_threads() == before
-        queue.write("one")
-        assert queue.flush(DEADLINE)
-        queue.close()
-        dispatcher.close()
-
     def test_no_more_than_max_workers(self, gate):
         with_two = Dispatcher(max_workers=2)
         crowd = Crowd(gate)
@@ -102,35 +91,6 @@ class TestWorkers:
         for queue in queues:
             queue.close()
         assert all(dst.events == list(range(20)) for dst in sinks)
-        dispatcher.close()
-
-    def test_idle_ones_go_away_and_come_back(self):
-        before = os_threads()
-        dispatcher = Dispatcher(idle_timeout=0.1)
-        dst = Recorder()
-        with Queue(dst, dispatcher=dispatcher) as queue:
-            for number in range(2):
-                queue.write(number)
-                dst.wait(number + 1)
-                eventually(lambda: os_threads() <= before)
-        assert dst.events == [0, 1]
-        dispatcher.close()
-
-    def test_they_go_away_after_a_crowd_too(self, gate):
-        before = os_threads()
-        dispatcher = Dispatcher(idle_timeout=0.1)
-        crowd = Crowd(gate)
-        queues = [Queue(Recorder(crowd), dispatcher=dispatcher) for _ in range(20)]
-        for queue in queues:
-            queue.write("one")
-        eventually(lambda: crowd.inside == 20)
-        assert os_threads() >= before + 20
-        gate.open()
-        for queue in queues:
-            assert queue.flush(DEADLINE)
-        eventually(lambda: os_threads() <= before)
-        for queue in queues:
-            queue.close()
         dispatcher.close()
 
     def test_they_do_not_keep_the_process_alive(self):
@@ -183,47 +143,6 @@ class TestFairness:
         greedy.close()
         dispatcher.close()
 
-    def test_a_retry_in_back_off_holds_no_thread(self):
-        count = 300
-        dispatcher = Dispatcher(max_workers=4)
-        before = os_threads()
-        strategies = [Waits() for _ in range(count)]
-        sinks = [Recorder(Fails()) for _ in range(count)]
-        queues = [
-            Queue(RetryingSink(dst, strategy), dispatcher=dispatcher)
-            for dst, strategy in zip(sinks, strategies, strict=True)
-        ]
-        for queue in queues:
-            queue.write("one")
-        for strategy in strategies:
-            assert strategy.failed.wait(DEADLINE)
-        assert os_threads() - before <= 4
-        dst = Recorder()
-        with Queue(dst, dispatcher=dispatcher) as healthy:
-            for number in range(10):
-                healthy.write(number)
-                dst.wait(number + 1)
-        assert os_threads() - before <= 4
-        assert [len(attempts.attempts) for attempts in sinks] == [1] * count
-        for queue in queues:
-            assert len(queue) == 1
-            with pytest.raises(CloseTimeoutError):
-                queue.close(0)
-        dispatcher.close()
-
-    def test_nor_do_many_on_the_default_one(self):
-        before = os_threads()
-        strategies = [Waits() for _ in range(200)]
-        queues = [Queue(RetryingSink(Recorder(Fails()), strategy)) for strategy in strategies]
-        for queue in queues:
-            queue.write("one")
-        for strategy in strategies:
-            assert strategy.failed.wait(DEADLINE)
-        assert os_threads() - before < 20
-        for queue in queues:
-            with pytest.raises(CloseTimeoutError):
-                queue.close(0)
-
     def test_back_offs_end_on_time_and_in_any_order(self):
         dispatcher = Dispatcher(max_workers=2)
         done = []
@@ -273,14 +192,12 @@ class TestFairness:
 
 
 class TestClose:
-    def test_it_is_idempotent_and_ends_the_workers(self):
-        before = os_threads()
+    def test_it_is_idempotent(self):
         dispatcher = Dispatcher(name="mine")
         with Queue(NullSink(), dispatcher=dispatcher) as queue:
             queue.write("one")
         assert dispatcher.close() is None
         assert dispatcher.close(timeout=1.0) is None
-        eventually(lambda: os_threads() <= before)
 
     def test_it_may_never_have_worked(self):
         Dispatcher().close()
@@ -374,18 +291,6 @@ class TestClose:
         watch = weakref.ref(Dispatcher())
         gc.collect()
         assert watch() is None
-
-    def test_one_that_nobody_knows_any_more_ends_its_workers(self):
-        before = os_threads()
-        with Queue(NullSink(), dispatcher=Dispatcher(idle_timeout=0.1)) as queue:
-            queue.write("one")
-        del queue
-
-        def gone():
-            gc.collect()
-            return os_threads() <= before
-
-        eventually(gone)
 
     def test_it_leaves_other_dispatchers_alone(self):
         first, second = Dispatcher(), Dispatcher()

@@ -1,0 +1,194 @@
+"""How many threads there are: few, only while there is work, and never one that just waits.
+
+Each test counts in a process of its own, where all threads are its own.
+"""
+
+import gc
+import threading
+
+import pytest
+from support import (
+    DEADLINE,
+    LONG,
+    BlockRecorder,
+    Fails,
+    Gate,
+    Recorder,
+    Waits,
+    alone,
+    eventually,
+    os_threads,
+)
+
+from fastsinks import (
+    Breaker,
+    Broadcaster,
+    Channel,
+    CloseTimeoutError,
+    Dispatcher,
+    NullSink,
+    Queue,
+    RetryingSink,
+)
+
+
+@alone
+def test_none_before_there_is_work():
+    dispatcher = Dispatcher()
+    sinks = [Queue(NullSink()), Queue(NullSink(), dispatcher=dispatcher), Channel()]
+    sinks.append(Broadcaster(*sinks))
+    sinks.append(RetryingSink(NullSink(), Breaker(1, 1.0)))
+    assert os_threads() == 1
+    dispatcher.close()
+    assert os_threads() == 1
+
+
+@alone
+def test_idle_queues_have_none():
+    queues = [Queue(NullSink()) for _ in range(1000)]
+    assert os_threads() == 1
+    for queue in queues:
+        queue.write("one")
+    for queue in queues:
+        assert queue.flush(DEADLINE)
+    assert os_threads() < 10
+
+
+@alone
+def test_lingering_queues_have_none():
+    queues = [Queue(BlockRecorder(), batch_size=9, linger=LONG) for _ in range(200)]
+    for queue in queues:
+        queue.write("waits")
+    dst = Recorder()
+    with Queue(dst) as healthy:
+        healthy.write("one")
+        dst.wait(1)
+    assert os_threads() < 10
+    for queue in queues:
+        queue.close()
+
+
+@alone
+def test_a_retry_in_back_off_has_none():
+    dispatcher = Dispatcher(max_workers=4)
+    strategies = [Waits() for _ in range(300)]
+    sinks = [Recorder(Fails()) for _ in strategies]
+    queues = [
+        Queue(RetryingSink(dst, strategy), dispatcher=dispatcher)
+        for dst, strategy in zip(sinks, strategies, strict=True)
+    ]
+    for queue in queues:
+        queue.write("one")
+    for strategy in strategies:
+        assert strategy.failed.wait(DEADLINE)
+    assert os_threads() <= 1 + 4
+    dst = Recorder()
+    with Queue(dst, dispatcher=dispatcher) as healthy:
+        for number in range(10):
+            healthy.write(number)
+            dst.wait(number + 1)
+    assert os_threads() <= 1 + 4
+    assert [len(dst.attempts) for dst in sinks] == [1] * 300
+    for queue in queues:
+        with pytest.raises(CloseTimeoutError) as caught:
+            queue.close(0)
+        assert caught.value.undelivered == ["one"]
+    dispatcher.close()
+
+
+@alone
+def test_nor_on_the_default_dispatcher():
+    strategies = [Waits() for _ in range(500)]
+    sinks = [RetryingSink(Recorder(Fails()), strategy) for strategy in strategies]
+    queues = [Queue(sink) for sink in sinks]
+    for queue in queues:
+        queue.write("one")
+    for strategy in strategies:
+        assert strategy.failed.wait(DEADLINE)
+    assert os_threads() < 50
+    for sink, queue in zip(sinks, queues, strict=True):
+        sink.close()
+        queue.close()
+
+
+@alone
+def test_no_more_than_max_workers():
+    gate = Gate()
+    dispatcher = Dispatcher(max_workers=3)
+    queues = [Queue(Recorder(gate), dispatcher=dispatcher) for _ in range(30)]
+    most = 0
+    for queue in queues:
+        queue.write("stuck")
+        most = max(most, os_threads())
+    gate.wait_entered()
+    for _ in range(20):
+        threading.Event().wait(0.005)
+        most = max(most, os_threads())
+    gate.open()
+    for queue in queues:
+        queue.close()
+    assert most <= 1 + 3
+    dispatcher.close()
+
+
+@alone
+def test_idle_workers_go_away_and_come_back():
+    dispatcher = Dispatcher(idle_timeout=0.1)
+    dst = Recorder()
+    with Queue(dst, dispatcher=dispatcher) as queue:
+        for number in range(3):
+            queue.write(number)
+            dst.wait(number + 1)
+            eventually(lambda: os_threads() == 1)
+    assert dst.events == [0, 1, 2]
+    dispatcher.close()
+
+
+@alone
+def test_they_go_away_after_a_crowd_too():
+    dispatcher = Dispatcher(idle_timeout=0.1)
+    gate = Gate()
+    queues = [Queue(Recorder(gate), dispatcher=dispatcher) for _ in range(20)]
+    for queue in queues:
+        queue.write("stuck")
+    eventually(lambda: os_threads() >= 1 + 20)
+    gate.open()
+    for queue in queues:
+        assert queue.flush(DEADLINE)
+    eventually(lambda: os_threads() == 1)
+    for queue in queues:
+        queue.close()
+    dispatcher.close()
+
+
+@alone
+def test_they_go_away_when_the_dispatcher_is_closed():
+    dispatcher = Dispatcher(idle_timeout=LONG)
+    with Queue(NullSink(), dispatcher=dispatcher) as queue:
+        queue.write("one")
+    dispatcher.close()
+    eventually(lambda: os_threads() == 1)
+
+
+@alone
+def test_they_go_away_with_a_dispatcher_that_nobody_knows_any_more():
+    with Queue(NullSink(), dispatcher=Dispatcher(idle_timeout=0.1)) as queue:
+        queue.write("one")
+    del queue
+
+    def gone():
+        gc.collect()
+        return os_threads() == 1
+
+    eventually(gone)
+
+
+@alone
+def test_one_at_a_time_needs_few():
+    """A queue that is written to now and then does not gather workers."""
+    dst = Recorder()
+    with Queue(dst) as queue:
+        for number in range(500):
+            queue.write(number)
+            dst.wait(number + 1)
+    assert os_threads() < 8
