@@ -28,7 +28,7 @@ FLAGS = [
 class Browser:
     """One window. Everything blocks, for at most `DEADLINE` seconds."""
 
-    def __init__(self, driver: str, binary: str, *, dark: bool = False) -> None:
+    def __init__(self, driver: str, binary: str) -> None:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._log = Path(self._profile.name, "driver.log")
         self._driver = subprocess.Popen(
@@ -40,8 +40,6 @@ class Browser:
         try:
             self._root = f"http://127.0.0.1:{self._port()}"
             flags = [*FLAGS, f"--user-data-dir={self._profile.name}/profile"]
-            if dark:
-                flags.append("--blink-settings=preferredColorScheme=0")
             options = {"binary": binary, "args": flags}
             wanted = {
                 "goog:chromeOptions": options,
@@ -87,8 +85,15 @@ class Browser:
     def open(self, url: str) -> None:
         self._ask("POST", "/url", {"url": url})
 
-    def size(self, width: int, height: int) -> None:
-        self._ask("POST", "/window/rect", {"width": width, "height": height})
+    def show(self, *, width: int = 1360, height: int = 900, scheme: str = "light") -> None:
+        """The screen's size, and whether its owner likes it "light" or "dark"."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._command("Emulation.setDeviceMetricsOverride", metrics)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._command("Emulation.setEmulatedMedia", {"features": features})
+
+    def _command(self, name: str, parameters: dict[str, Any]) -> Any:
+        return self._ask("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
 
     def run(self, script: str) -> Any:
         """The value of a function's body in JavaScript."""
