@@ -44,7 +44,7 @@ def names(name: str, values: Any) -> frozenset[str]:
 
 
 def destination(value: Any, *, role: str = "a destination") -> Any:
-    """An object with ``write`` and ``close``, checked when sinks are wired, not when events flow."""
+    """An object with ``write`` and ``close``; checked when sinks are wired, not later."""
     for method in ("write", "close"):
         if not callable(getattr(value, method, None)):
             raise TypeError(f"{role} needs a {method}() method, {type(value).__name__!r} has none")

@@ -33,6 +33,7 @@ from ._stats import QueueStats
 GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
 CLOSE_GRACE = 0.06  #: ... and for its close() to end: an inner queue has a grace of its own
 TICK = 0.001  #: seconds without progress after which running workers count as blocked
+NEXT_TICK = 0.004  #: ... and those that took over from them
 TURN = 0.0005  #: seconds that one queue may keep a worker while others are ready
 
 _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -40,7 +41,7 @@ _dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """Make locks, workers and backlogs anew: what was accepted before is the parent's to deliver."""
+    """Make locks and workers anew; what was accepted before is the parent's to deliver."""
     for thing in list(_forkable):
         thing._after_fork()
 
@@ -143,7 +144,7 @@ class _Wrapper(Sink):
 
 
 class Filter(_Wrapper):
-    """Hands on the events that ``matcher`` accepts: a callable, or an object with ``match(event)``."""
+    """Hands on the events that ``matcher``, a callable or with ``match(event)``, accepts."""
 
     def __init__(self, dst: Any, matcher: Any) -> None:
         super().__init__(dst)
@@ -505,6 +506,7 @@ class Dispatcher:
         self._ticking = False  # ... and is looking for blocked workers
         self._called = False  # a worker has been called and has not yet come
         self._running = 0  # workers that have a turn
+        self._inside = 0  # ... of which so many call a destination, since the epoch began
         self._limit = 1
         self._epoch = 0  # counts the times that running workers lost their turn
         self._progress = 0
@@ -581,9 +583,11 @@ class Dispatcher:
         with self._cond:
             try:
                 while self._take_turn():
-                    epoch = self._epoch
-                    while epoch == self._epoch and self._running <= self._limit and self._ready:
+                    blocked = False
+                    while not blocked and self._running <= self._limit and self._ready:
                         strand = self._ready.popleft()
+                        epoch = self._epoch
+                        self._inside += 1
                         if not self._watching and not self._standing:
                             self._start()  # somebody has to stand by
                         elif self._ready and not self._ticking:
@@ -595,7 +599,10 @@ class Dispatcher:
                             self._cond.acquire()
                         self._settle(strand, outcome)
                         del strand
-                    if epoch == self._epoch:
+                        blocked = epoch != self._epoch  # another has had this one's turn since
+                        if not blocked:
+                            self._inside -= 1
+                    if not blocked:
                         self._running -= 1
             finally:
                 self._workers -= 1
@@ -645,12 +652,13 @@ class Dispatcher:
                 now = monotonic()
                 self._promote(now)
                 if self._ready and self._running >= self._limit and now >= tick_at:
-                    if seen == self._progress:  # a whole tick, and nothing moved: they are blocked
-                        self._epoch += 1
-                        self._running = 0
-                        self._limit *= 2
-                    else:
+                    if seen != self._progress:
                         self._limit = 1
+                    elif self._inside:  # a whole tick, and nothing moved: they are blocked
+                        self._epoch += 1
+                        self._running -= self._inside
+                        self._inside = 0
+                        self._limit *= 2
                 if self._ready and self._running < self._limit:
                     self._running += 1
                     self._called = False
@@ -667,7 +675,8 @@ class Dispatcher:
                     until = self._timers[0][0] if self._timers else leave_at
                     self._ticking = bool(self._ready)
                     if self._ticking and (tick_at <= now or tick_at == FOREVER):
-                        seen, tick_at = self._progress, now + TICK
+                        seen = self._progress
+                        tick_at = now + (TICK if self._limit == 1 else NEXT_TICK)
                     elif not self._ticking:
                         tick_at = FOREVER
                     until = min(until, tick_at)
@@ -945,11 +954,12 @@ class Queue(Sink):
             n = min(self._batch_size, len(self._waiting))
             first = self._appended - len(self._waiting)
             cut = self._closed or self._is_full() or self._dispatcher._closing
-            if self._linger and n < self._batch_size and not cut and first >= self._hurry:
-                if not self._linger_until:  # else it has lingered, or was told not to
-                    self._linger_until = monotonic() + self._linger
-                    self._dispatcher._schedule_at(self._linger_until, self)
-                    return "timer"
+            wants_more = n < self._batch_size and not cut and first >= self._hurry
+            # Where _linger_until is set, it has lingered, or was told not to.
+            if self._linger and wants_more and not self._linger_until:
+                self._linger_until = monotonic() + self._linger
+                self._dispatcher._schedule_at(self._linger_until, self)
+                return "timer"
         self._linger_until = 0.0
         self._block = [self._waiting.popleft() for _ in range(n)]
         if self._retrying is not None:
@@ -1021,7 +1031,7 @@ class Queue(Sink):
             left = deadline - monotonic()
             if left <= 0 or self._runner == get_ident():
                 return False
-            if not self._dispatcher._workers:
+            if not self._dispatcher._workers or self._dispatcher._stopped:
                 self._cond.release()
                 try:
                     self._dispatcher._help()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
+
+from . import _json
 
 __all__ = [
     "EVENTS_MEDIA_TYPE",
@@ -186,7 +188,7 @@ def encode(events: Iterable[Any]) -> bytes:
     if isinstance(events, (str, bytes, Mapping)):
         raise TypeError(f"events must be an iterable of events, not one {type(events).__name__}")
     block = events if isinstance(events, (list, tuple)) else list(events)
-    return _encoder.encode({"events": block})
+    return _json.write({"events": block})
 
 
 def decode(body: bytes | str) -> Envelope:
@@ -219,20 +221,4 @@ def _timestamp(moment: str | datetime | None) -> str:
     return f"{whole}{fraction}Z"
 
 
-def _plain(value: Any) -> Any:
-    """Turn what msgspec does not know, and the json module's users expect, into what it does."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence):
-        return list(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
 _decoder = msgspec.json.Decoder(Envelope)

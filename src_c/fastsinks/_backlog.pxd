@@ -9,11 +9,22 @@ Python code.
 
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, malloc
+from posix.mman cimport (
+    MAP_ANONYMOUS,
+    MAP_FAILED,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    mmap,
+    munmap,
+)
 
 cdef enum:
     FEW = 4  # references in the first chunk
     SMALL = 16  # ... in the second; each further one is twice as large
-    LARGE = 1024  # ... up to this, unless a larger block is pushed
+    LARGE = 1024  # ... up to this
+    MAPPED = 8190  # ... but for a long backlog, and for a block that does not fit: see new_chunk
+    LONG = 65536  # references from which a backlog is long
 
 
 cdef struct Chunk:
@@ -29,6 +40,36 @@ cdef struct Backlog:
     Py_ssize_t end  # index in tail after the newest
     Py_ssize_t count
     Chunk own  # the first chunk
+
+
+cdef inline size_t chunk_bytes(Py_ssize_t size) noexcept nogil:
+    return sizeof(Chunk) + (size - FEW) * sizeof(PyObject *)
+
+
+cdef inline Chunk *new_chunk(Py_ssize_t size) noexcept nogil:
+    """NULL without memory. A large chunk has pages of its own, which go back to the system
+    when it is freed: the allocator would keep what lies below one live block."""
+    cdef Chunk *chunk
+    if size > LARGE:
+        chunk = <Chunk *>mmap(
+            NULL, chunk_bytes(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+        )
+        if chunk == MAP_FAILED:
+            return NULL
+    else:
+        chunk = <Chunk *>malloc(chunk_bytes(size))
+        if chunk == NULL:
+            return NULL
+    chunk.next = NULL
+    chunk.size = size
+    return chunk
+
+
+cdef inline void free_chunk(Chunk *chunk) noexcept nogil:
+    if chunk.size > LARGE:
+        munmap(chunk, chunk_bytes(chunk.size))
+    else:
+        free(chunk)
 
 
 cdef inline void backlog_init(Backlog *self) noexcept nogil:
@@ -48,20 +89,16 @@ cdef inline bint backlog_reserve(Backlog *self, Py_ssize_t n) noexcept nogil:
     if self.tail.next != NULL:  # reserved before, and not used
         if n <= room + self.tail.next.size:
             return True
-        free(self.tail.next)
+        free_chunk(self.tail.next)
         self.tail.next = NULL
     size = SMALL if self.tail.size < SMALL else 2 * self.tail.size
     if size > LARGE:
-        size = LARGE
+        size = MAPPED if self.count >= LONG else LARGE
     if size < n - room:
         size = n - room
-    chunk = <Chunk *>malloc(sizeof(Chunk) + (size - FEW) * sizeof(PyObject *))
-    if chunk == NULL:
-        return False
-    chunk.next = NULL
-    chunk.size = size
+    chunk = new_chunk(size)
     self.tail.next = chunk
-    return True
+    return chunk != NULL
 
 
 cdef inline void backlog_push(Backlog *self, PyObject *item) noexcept nogil:
@@ -86,7 +123,7 @@ cdef inline PyObject *backlog_pop(Backlog *self) noexcept nogil:
         self.head = chunk.next
         self.first = 0
         if chunk != &self.own:
-            free(chunk)
+            free_chunk(chunk)
     return item
 
 
@@ -97,13 +134,13 @@ cdef inline void backlog_clear(Backlog *self) noexcept nogil:
     while chunk != NULL:
         after = chunk.next
         if chunk != &self.own:
-            free(chunk)
+            free_chunk(chunk)
         chunk = after
     backlog_init(self)
 
 
 cdef inline Chunk *backlog_detach(Backlog *self, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
-    """Take the oldest chunk whole: items first to end, the caller frees it.
+    """Take the oldest chunk whole: items first to end; the caller frees it.
 
     NULL if it is the queue's own, whose few events are popped one by one.
     """

@@ -45,6 +45,7 @@ cdef class Dispatcher:
     cdef bint _ticking  # ... and looks every millisecond whether running workers are blocked
     cdef bint _called  # a worker has been called, or started, and has not yet come
     cdef int _running  # workers that have a turn
+    cdef int _inside  # ... of which so many call a destination, since the epoch began
     cdef int _limit  # how many may have one
     cdef unsigned long _epoch  # counts the times that all running workers lost their turn
     cdef unsigned long _progress  # moves whenever something is delivered; not exact

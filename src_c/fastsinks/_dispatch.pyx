@@ -7,10 +7,10 @@ a worker goes through the list of ready queues and drains what each holds.
 Turns. Only a worker that has a turn takes queues from the list; with the GIL there is
 one turn, for a second thread would only contend. User code may block, though, and must
 not hold up other queues. Therefore one parked worker watches: while queues are ready
-and for a millisecond nothing was delivered, it declares the running workers blocked
-(`_epoch`), which takes their turns away, and takes one itself; at each further
-millisecond there are twice as many. A worker that returns from a long call finds
-another epoch, and parks. While nothing is ready nobody wakes up, except for timers.
+and for a millisecond nothing was delivered, it declares the workers that are in a destination
+blocked (`_epoch`), which takes their turns away, and takes one itself; as long as nothing
+moves, there are twice as many every four milliseconds. A worker that returns from a long
+call finds another epoch, and parks. While nothing is ready nobody wakes up, except for timers.
 
 Who waits where:
 - standing workers on `_call`, until called or `idle_timeout` has passed;
@@ -69,7 +69,10 @@ cdef extern from *:
 
 fs_init()
 
-cdef double TICK = 0.001  # seconds without progress after which running workers are blocked
+# Seconds without progress after which running workers count as blocked; and for those that
+# took over from them, which on a machine with too much to do may just not have been let run.
+cdef double TICK = 0.001
+cdef double NEXT_TICK = 0.004
 cdef double HOLD = 0.0005  # seconds that a worker keeps the GIL before others may have it
 cdef int MOST_TURNS = 1 << 16
 
@@ -327,14 +330,16 @@ cdef class Dispatcher:
             self._called = False  # whoever was called: this one is awake and looks
             self.promote(now)
             if self._first != NULL and self._running >= self._limit and now >= tick_at:
-                if seen == self._progress:
-                    # A whole tick and nothing moved: they are blocked.
+                if seen != self._progress:
+                    self._limit = FS_TURNS
+                elif self._inside:
+                    # A whole tick, and nothing moved: who is in a destination is blocked.
+                    # Those on their way to one are not; they wait for the GIL.
                     self._epoch += 1
-                    self._running = 0
+                    self._running -= self._inside
+                    self._inside = 0
                     if self._limit < MOST_TURNS:
                         self._limit *= 2
-                else:
-                    self._limit = FS_TURNS
             if self._first != NULL and self._running < self._limit:
                 self._running += 1
                 break
@@ -347,7 +352,7 @@ cdef class Dispatcher:
                 if not self._ticking:
                     tick_at = FS_FOREVER
                 elif tick_at == FS_FOREVER or tick_at <= now:
-                    tick_at = now + TICK
+                    tick_at = now + (TICK if self._limit == FS_TURNS else NEXT_TICK)
                     seen = self._progress
                 if self._timed or self._running or self._standing:
                     if leave_at <= now:
@@ -387,11 +392,11 @@ cdef class Dispatcher:
         cdef unsigned int turns = 0
         cdef bint start
         cdef bint stay
+        cdef bint blocked
         while True:
             with nogil:
                 fs_acquire_leaf(&self._lock)
                 stay = self.park()
-                epoch = self._epoch
                 if not stay:
                     self._workers -= 1
                     fs_notify_leaf(&self._lock, &self._change)
@@ -401,13 +406,13 @@ cdef class Dispatcher:
             since = fs_now()
             fs_acquire_leaf(&self._lock)
             while True:
-                if epoch != self._epoch:
-                    break  # another worker has this one's turn
                 if self._first == NULL or self._running > self._limit:
                     self._running -= 1
                     break
                 strand = self.pop_ready()
                 owner = strand.owner
+                epoch = self._epoch
+                self._inside += 1
                 start = False
                 if self._first != NULL:
                     start = self.call()  # for another turn, or the watch
@@ -419,19 +424,24 @@ cdef class Dispatcher:
                         self._workers += 1
                 fs_release_leaf(&self._lock)
                 if start:
-                    self.start_worker()
+                    _start(self)  # this thread holds none of threading's locks
                 outcome = strand.run(owner)
                 fs_acquire_leaf(&self._lock)
                 self.settle(strand, outcome)
+                blocked = epoch != self._epoch
+                if not blocked:
+                    self._inside -= 1
                 turns += 1
-                if outcome == IDLE or turns % 16 == 0:
+                if outcome != TIMED or turns % 16 == 0:
                     fs_release_leaf(&self._lock)
                     if outcome == IDLE:
                         decref(owner)  # may be the last: runs finalisers
-                    if turns % 16 == 0 and fs_now() - since > HOLD:
+                    if (outcome == MORE or turns % 16 == 0) and fs_now() - since > HOLD:
                         fs_breathe()
                         since = fs_now()
                     fs_acquire_leaf(&self._lock)
+                if blocked:
+                    break  # another worker has had this one's turn since
             fs_release_leaf(&self._lock)
 
     cdef void after_fork(self) noexcept:
@@ -443,13 +453,13 @@ cdef class Dispatcher:
         self._first = self._last = NULL
         self._timed = 0
         self._busy = 0
-        self._workers = self._standing = self._running = 0
+        self._workers = self._standing = self._running = self._inside = 0
         self._watching = self._ticking = self._called = False
         self._limit = FS_TURNS
 
 
 def _start(Dispatcher dispatcher):
-    """Runs in a bare thread of its own: start a worker that threading knows, and logs can name."""
+    """Start a worker that threading knows, and logs can name."""
     try:
         threading.Thread(
             target=_work, args=(dispatcher,), name=f"{dispatcher.name}-worker", daemon=True

@@ -38,6 +38,7 @@ from ._backlog cimport (
     backlog_pop,
     backlog_push,
     backlog_reserve,
+    free_chunk,
 )
 from ._dispatch cimport IDLE, MORE, TIMED, default_dispatcher
 from ._sink cimport NullSink, register_native
@@ -501,7 +502,8 @@ cdef class Queue(Sink):
         fs_release(&self._lock)
         for i in range(first, stop):
             decref(items[i])  # may run finalisers
-        free(chunk)
+        if chunk != NULL:
+            free_chunk(chunk)
         if self._troubled:
             self.observed(None)
         if not end[0] and stop - first >= 64:
