@@ -4,6 +4,9 @@ from ._sink import Sink
 from ._types import Destination
 
 @disjoint_base
+class Snapshot: ...
+
+@disjoint_base
 class Broadcaster(Sink):
     def __init__(self, *sinks: Destination) -> None: ...
     @property
