@@ -1082,6 +1082,26 @@ class TestReentrancy:
         queue.close()
         assert dst.events == [0, 1, 2, 100, 101, 102]
 
+    def test_the_destination_cannot_wait_for_room_that_only_it_makes(self):
+        refused = []
+
+        def hook(events):
+            if events == ["one"]:
+                try:
+                    queue.write("inner")
+                except QueueFullError as error:
+                    refused.append(error)
+
+        dst = Recorder(hook)
+        queue = Queue(dst, maxsize=1)
+        queue.write("one")
+        assert queue.flush(DEADLINE)
+        assert len(refused) == 1
+        queue.write("two")
+        queue.close()
+        assert dst.events == ["one", "two"]
+        assert ledger(queue) == (2, 2, 0, 0)
+
     def test_the_destination_may_look_at_the_queue(self):
         seen = []
 
