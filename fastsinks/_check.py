@@ -67,12 +67,20 @@ def own_write_many(dst: Any, base: type) -> Any:
     """``dst.write_many`` if ``dst`` takes blocks by itself, else ``None``.
 
     The base class's loop over ``write`` is no block operation: a failure in its
-    middle could not say which events were committed.
+    middle could not say which events were committed. Nor are blocks for a sink that
+    has ``takes_blocks = False``.
     """
     if isinstance(dst, base) and type(dst).write_many is base.write_many:  # type: ignore[attr-defined]
         return None
+    if getattr(dst, "takes_blocks", True) is False:
+        return None
     write_many = getattr(dst, "write_many", None)
     return write_many if callable(write_many) else None
+
+
+def own_fit(dst: Any, base: type) -> Any:
+    """``dst.fit`` if it is one of our sinks and has an opinion, else ``None``."""
+    return getattr(dst, "fit", None) if isinstance(dst, base) else None
 
 
 def close(dst: Any, left: float) -> None:

@@ -1271,6 +1271,7 @@ class RetryingSink(_Wrapper):
             _check.destination(dead_letter, role="a dead letter")
         self._dead_letter = dead_letter
         self._write_many = _check.own_write_many(sink, Sink)
+        self._fit = _check.own_fit(sink, Sink)
         self._retry_trouble = Burst(f"retrying {type(sink).__name__}: an attempt failed")
         self._drop_trouble = Burst(f"retrying {type(sink).__name__}: dropped an event")
         self._current: _Attempt | None = None  # whose turn it is
@@ -1361,6 +1362,8 @@ class RetryingSink(_Wrapper):
             attempt.waited, attempt.not_before = False, 0.0
             n = self._piece if self._write_many is not None else 1
             piece = attempt.events[attempt.done : attempt.done + n]
+            if self._fit is not None and len(piece) > 1:
+                piece = piece[: max(1, self._fit(piece))]
             for event in piece if self._listeners else ():
                 _user.notify(self._listeners, "active", event)
             try:

@@ -476,6 +476,61 @@ class TestBlocks:
             writer.result()
         assert dst.events == [0, 1, 2]
 
+    def test_nothing_is_taken_together_that_the_sink_wants_by_itself(self):
+        class Singly(Sink):
+            takes_blocks = False
+
+            def __init__(self):
+                super().__init__()
+                self.events = []
+
+            def write(self, event):
+                if event == "bad" and "bad" not in self.events:
+                    self.events.append(event)
+                    raise ConnectionError
+                self.events.append(event)
+
+            def write_many(self, events):
+                raise AssertionError("asked for a block")
+
+        dst = Singly()
+        with Queue(RetryingSink(dst, Script()), batch_size=10) as queue:
+            queue.write_many([1, "bad", 2])
+            assert queue.flush(DEADLINE)
+        assert dst.events == [1, "bad", "bad", 2]
+
+    def test_the_sink_may_say_how_much_fits(self):
+        class Picky(Sink):
+            def __init__(self):
+                super().__init__()
+                self.asked, self.blocks = [], []
+
+            def fit(self, events):
+                self.asked.append(len(events))
+                return len(self.blocks)  # 0 means one all the same
+
+            def write(self, event):
+                self.blocks.append([event])
+
+            def write_many(self, events):
+                self.blocks.append(list(events))
+
+        dst = Picky()
+        with RetryingSink(dst, Script()) as sink:
+            sink.write_many(range(11))
+        assert dst.blocks == [[0], [1], [2, 3], [4, 5, 6], [7, 8, 9, 10]]
+        assert dst.asked == [11, 10, 9, 7, 4]
+
+    def test_what_is_no_sink_of_ours_is_not_asked_for_its_opinion(self):
+        class Model(BlockRecorder):
+            def fit(self, events):
+                raise AssertionError("something else is meant")
+
+        dst = Model()
+        with RetryingSink(dst, Script()) as sink:
+            sink.write_many(range(3))
+        assert dst.attempts == [[0, 1, 2]]
+
     def test_blocks_of_a_queue(self):
         """At every third attempt something else goes wrong; in the end all is in order."""
         turns = itertools.count()

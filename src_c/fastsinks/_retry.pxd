@@ -18,7 +18,8 @@ cdef class Attempt:
 
 
 cdef class RetryingSink(Wrapper):
-    cdef object _strategy  # set once, like the next four
+    cdef object _strategy  # set once, like the next five
+    cdef object _fit  # the sink's, if it has an opinion on how much to attempt at once
     cdef Bounded _limits  # the strategy, if the counting of attempts is left to this sink
     cdef tuple _listeners
     cdef object _dead_letter

@@ -12,7 +12,7 @@ from fastsinks import _check, _log, _user
 from fastsinks._errors import SinkClosedError
 from fastsinks._log import Burst, describe_error
 
-from ._sink cimport register_native
+from ._sink cimport Sink, register_native
 from ._strategy cimport Bounded, own_limits
 from ._sync cimport (
     FS_FOREVER,
@@ -45,8 +45,9 @@ cdef class RetryingSink(Wrapper):
     the strategy asks for less. A dropped event goes to ``dead_letter``, is logged, and
     ``write`` returns. A block that fails is taken apart: only an event that failed by
     itself is dropped. SinkClosedError, of the inner sink or by ``close`` from any thread,
-    ends the write. Listeners have ``active(event)``, called before each attempt, and
-    ``retry(event, error)``.
+    ends the write. A Sink that has ``fit(events)`` is asked how many of a block, from its
+    front, it wants to be written together. Listeners have ``active(event)``, called before
+    each attempt, and ``retry(event, error)``.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -63,6 +64,7 @@ cdef class RetryingSink(Wrapper):
         if dead_letter is not None:
             _check.destination(dead_letter, role="a dead letter")
         self._dead_letter = dead_letter
+        self._fit = _check.own_fit(sink, Sink)
         self._retry_trouble = Burst(f"retrying {type(sink).__name__}: an attempt failed")
         self._drop_trouble = Burst(f"retrying {type(sink).__name__}: dropped an event")
 
@@ -178,6 +180,8 @@ cdef class RetryingSink(Wrapper):
             piece = attempt.events[
                 attempt.done : attempt.done + (self._piece if self._dst.takes_blocks else 1)
             ]
+            if self._fit is not None and len(piece) > 1:
+                piece = piece[: max(1, self._fit(piece))]
             if self._listeners:
                 for event in piece:
                     _user.notify(self._listeners, "active", event)
