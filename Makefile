@@ -2,6 +2,10 @@
 # make test    the whole suite      make lint    ruff, mypy, stubtest
 # make clean   everything that make made
 #
+# make bench          every benchmark and the bar; docs/benchmarks.md says how to read it
+# make bench-check    compare with the recorded figures; fails if anything became slower
+# make bench-record   make the last `make bench` the recorded one
+#
 # All of them set up .venv first: nothing is needed but Python 3.11 or newer with
 # its headers, a C compiler and make. PYTHON=python3.13 chooses the interpreter,
 # ARGS="-k queue -x" is passed on to pytest, to the demo or to the build.
@@ -13,7 +17,7 @@ ARGS ?=
 bin := $(VENV)/bin
 sources := setup.py $(wildcard src_c/fastsinks/*.pyx src_c/fastsinks/*.pxd src_c/fastsinks/*.h)
 
-.PHONY: demo test lint build clean
+.PHONY: demo test lint build clean bench bench-check bench-record
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -33,6 +37,17 @@ lint: $(VENV)/.built
 build: $(VENV)/.built
 	rm -rf dist
 	$(bin)/python -m build $(ARGS)
+
+bench: $(VENV)/.built
+	@mkdir -p build/bench
+	$(bin)/python -m pytest bench --benchmark-json=build/bench/results.json \
+	    --plot=build/bench/scaling.svg $(ARGS)
+
+bench-check: $(VENV)/.built
+	$(bin)/python -m bench.check $(ARGS)
+
+bench-record: $(VENV)/.built
+	$(bin)/python -m bench.record $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venvs build dist fastsinks.egg-info fastsinks/*.so

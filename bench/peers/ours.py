@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from time import perf_counter_ns as now
 from typing import Any
@@ -82,7 +82,7 @@ def write_many() -> Any:
     return write(block=BLOCK)
 
 
-SINKS = {"native": NullSink, "python": PythonSink, "block": BlockSink}
+SINKS: dict[str, Callable[[], Any]] = {"native": NullSink, "python": PythonSink, "block": BlockSink}
 
 
 @contextmanager
@@ -92,13 +92,13 @@ def queue(*, sink: str, writers: int = 1) -> Iterator[Round]:
     def run(events: int) -> list[float]:
         if writers == 1:
             start = now()
-            call_often(queue.write, EVENT, events)
+            call_often(target.write, EVENT, events)
         else:
-            start = call_from_threads(queue.write, EVENT, events)
-        queue.flush()
+            start = call_from_threads(target.write, EVENT, events)
+        target.flush()
         return [(now() - start) / events]
 
-    with Queue(SINKS[sink](), batch_size=256 if sink == "block" else 1) as queue:
+    with Queue(SINKS[sink](), batch_size=256 if sink == "block" else 1) as target:
         yield run
 
 
@@ -113,8 +113,8 @@ def broadcast(*, sinks: int, sink: str = "native", queues: bool) -> Iterator[Rou
         start = now()
         call_often(broadcaster.write, EVENT, events)
         if queues:
-            for queue in filter(None, targets):  # true is one with pending events
-                queue.flush()
+            for target in filter(None, targets):  # true is one with pending events
+                target.flush()
         return [(now() - start) / events / sinks]
 
     with Broadcaster(*targets) as broadcaster:

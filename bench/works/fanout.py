@@ -32,9 +32,9 @@ def direct(sinks: int) -> Work:
 
 
 def queued(sinks: int) -> Work:
-    def of(contender: Contender, deliveries: int, **options: str) -> Lane:
+    def of(contender: Contender, deliveries: int) -> Lane:
         events = rounds_of(deliveries, sinks)
-        return lane(contender, "broadcast", events, sinks=sinks, queues=True, **options)
+        return lane(contender, "broadcast", events, sinks=sinks, queues=True)
 
     threads = THREADS if sinks <= MOST_THREADS else {}
     return Work(

@@ -10,9 +10,9 @@ from ..work import Work, lane
 WRITE = Work(
     "Queue.write, nobody reading",
     (
-        lane(FASTSINKS, "write", 200_000),
+        lane(FASTSINKS, "write", 100_000),
         lane(TWIN, "write", 10_000),
-        lane(SIMPLE_QUEUE, "write", 200_000),
+        lane(SIMPLE_QUEUE, "write", 100_000),
         lane(QUEUE, "write", 20_000),
         lane(LOGGING, "write", 3_000),
         lane(GO, "write", 100_000),
@@ -22,9 +22,9 @@ WRITE = Work(
 WRITE_MANY = Work(
     "Queue.write_many of 1,000, per event",
     (
-        lane(FASTSINKS, "write_many", 200_000),
-        lane(TWIN, "write_many", 200_000),
-        lane(SIMPLE_QUEUE, "write", 200_000),
+        lane(FASTSINKS, "write_many", 100_000),
+        lane(TWIN, "write_many", 100_000),
+        lane(SIMPLE_QUEUE, "write", 100_000),
     ),
 )
 
