@@ -97,8 +97,8 @@ def _others(folder: str, question: bytes) -> tuple[list[int], list[tuple[str, in
                 # From a resting writer the next two marks are of a whole writing that began
                 # after the question; one that is in the middle of it has to end that first.
                 asked.append((path, count + 2 + count % 2))
-        except BlockingIOError:  # has not read thousands of questions
-            pass
+        except (BlockingIOError, BrokenPipeError):
+            pass  # has not read thousands of questions; or has died just now
         finally:
             os.close(fd)
     return dead, asked
