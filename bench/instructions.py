@@ -84,7 +84,8 @@ def toolchain() -> dict[str, str]:
 
 
 def measured() -> dict[str, Any]:
-    return {"toolchain": toolchain(), "instructions": count()}
+    counts = count()
+    return {"toolchain": toolchain(), "instructions": counts}
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from .check import BASELINE
 from .contenders import BUILD, ROOT
-from .instructions import measured
+from .instructions import ValgrindError, measured
 from .report import duration
 
 RESULTS = BUILD / "results.json"
@@ -135,7 +135,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args()
     if not options.check:
-        baseline = condense(json.loads(RESULTS.read_text()))
+        try:
+            baseline = condense(json.loads(RESULTS.read_text()))
+        except (FileNotFoundError, ValgrindError) as error:
+            print(f"nothing to record: {error}", file=sys.stderr)
+            return 1
         BASELINE.write_text(json.dumps(baseline, indent=1, ensure_ascii=False) + "\n")
         shutil.copyfile(PLOT, PUBLISHED)
     baseline = json.loads(BASELINE.read_text())
