@@ -150,6 +150,7 @@ class Connection(HTTPConnection):
             addresses = self._exchanges.resolve(self._dns_host, self.port)
         except TimeoutError as failure:
             raise ConnectTimeoutError(self, "timed out") from failure
+        addresses = self._exchanges.allowed(self._dns_host, addresses)
         error: Exception = OSError("the name has no address")
         for i, (family, kind, protocol, _, address) in enumerate(addresses):
             sock = socket.socket(family, kind, protocol)

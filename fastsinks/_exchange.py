@@ -11,7 +11,8 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from ._errors import SinkClosedError
+from ._errors import DeliveryError, SinkClosedError
+from ._guard import Allow, allows
 
 HEAD_LIMIT = 1024 * 1024
 """Bytes of status lines and headers, interim responses included, that an answer may have."""
@@ -64,8 +65,9 @@ class Exchanges:
     its own thread holds it may close the sink. No user code runs under it.
     """
 
-    def __init__(self, limit: int = 1) -> None:
+    def __init__(self, limit: int = 1, allow: Allow | None = None) -> None:
         self._limit = limit
+        self._allow = allow
         self._cond = threading.Condition(threading.RLock())
         # All below is guarded by _cond.
         self._running: dict[int, Exchange] = {}  # by the ident of the thread
@@ -193,6 +195,19 @@ class Exchanges:
             assert lookup.error is not None
             raise OSError(f"cannot resolve {host}: {lookup.error}")
         return lookup.addresses
+
+    def allowed(self, host: str, addresses: list[Any]) -> list[Any]:
+        """Those of ``addresses`` that the sink may connect to. Raises DeliveryError (permanent)
+        if there is none: asking again would not make them other addresses."""
+        if self._allow is None:
+            return addresses
+        try:
+            chosen = [info for info in addresses if allows(self._allow, info[4][0])]
+        except Exception as error:
+            raise DeliveryError(f"allow raised {type(error).__name__}") from error
+        if addresses and not chosen:
+            raise DeliveryError(f"{host} is at an address that is not allowed", permanent=True)
+        return chosen
 
     def _look_up(self, key: tuple[str, int], lookup: Lookup) -> None:
         try:

@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError, ProtocolError
 
 from ._connection import Connection, TLSConnection
 from ._exchange import Exchange, Exchanges
+from ._guard import Allow
 from ._url import Address, Origin
 
 BODY_LIMIT = 64 * 1024
@@ -31,8 +32,17 @@ class Answer(NamedTuple):
 class Transport:
     """Posts over kept-alive connections of its own, which no other process shares."""
 
-    def __init__(self, home: Origin, ssl_context: Callable[[], ssl.SSLContext]) -> None:
-        self.exchanges = Exchanges()
+    def __init__(
+        self,
+        home: Origin,
+        ssl_context: Callable[[], ssl.SSLContext],
+        limit: int = 1,
+        allow: Allow | None = None,
+    ) -> None:
+        """``limit`` is the number of requests that may be under way at a time, each on a
+        connection of its own."""
+        self.exchanges = Exchanges(limit, allow)
+        self._limit = limit
         self._ssl_context = ssl_context
         self._home = home
         self._pools: dict[Origin, HTTPConnectionPool] = {}
@@ -86,30 +96,37 @@ class Transport:
         )
 
     def _pool(self, origin: Origin) -> HTTPConnectionPool:
+        # Threads that compete for an origin agree on one pool: single dict operations are atomic.
         pool = self._pools.get(origin)
         if pool is None:
-            pool = self._pools[origin] = self._new_pool(origin)
-            for other in [key for key in self._pools if key != self._home][: 1 - POOLS]:
-                self._pools.pop(other).close()
+            pool = self._pools.setdefault(origin, self._new_pool(origin))
+            for other in [key for key in self._pools.copy() if key != self._home][: 1 - POOLS]:
+                old = self._pools.pop(other, None)
+                if old is not None:
+                    old.close()  # connections in use are closed when they come back
         return pool
 
     def _new_pool(self, origin: Origin) -> HTTPConnectionPool:
         # The deadline is the exchange's: urllib3 gets no timeout. It is not to wait for
-        # a connection either, as exchanges wait for their turn.
+        # a connection either (block=True), as exchanges wait for their turn.
         pool: HTTPConnectionPool
         if origin.scheme == "https":
             pool = HTTPSConnectionPool(
                 origin.host,
                 origin.port,
                 timeout=None,
-                maxsize=1,
+                maxsize=self._limit,
                 ssl_context=self._ssl_context(),
                 exchanges=self.exchanges,
             )
             pool.ConnectionCls = TLSConnection
         else:
             pool = HTTPConnectionPool(
-                origin.host, origin.port, timeout=None, maxsize=1, exchanges=self.exchanges
+                origin.host,
+                origin.port,
+                timeout=None,
+                maxsize=self._limit,
+                exchanges=self.exchanges,
             )
             pool.ConnectionCls = Connection
         return pool

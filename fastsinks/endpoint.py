@@ -11,10 +11,12 @@ from typing import Any, Literal, NamedTuple
 from . import _check
 from ._attempts import Attempts
 from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
+from ._blocks import BlockSink
 from ._errors import CloseTimeoutError
+from ._guard import Allow
 from ._log import describe_error, logger
 from .encoders import Encoder
-from .http import HTTPSink, Signer
+from .signing import Signer
 
 __all__ = ["Endpoint", "EndpointMetrics"]
 
@@ -45,9 +47,13 @@ class Endpoint(Sink):
 
     ``write`` passes the event by the ignore lists, appends it to a queue and returns;
     it waits only if ``maxsize`` bounds the queue and ``when_full="block"``. A worker posts
-    what is pending in blocks of at most ``batch_size`` events and retries by ``strategy``,
-    by default ``Breaker(threshold, backoff)``, which never gives up. ``timeout``,
-    ``backoff``, ``linger`` and ``close_timeout`` are in seconds. Dropped events and those
+    what is pending in blocks and retries by ``strategy``, by default
+    ``Breaker(threshold, backoff)``, which never gives up. Blocks are small at first, grow
+    while they succeed and halve when they fail; none has more than ``batch_size`` events,
+    nor a body of more than ``batch_bytes`` unless it is a single event's. With an encoder that
+    takes no blocks, each event has a request of its own. ``timeout``, ``backoff``,
+    ``linger``, ``close_timeout`` and ``retry_after_max`` are in seconds; the latter and
+    ``allow`` are HTTPSink's. Dropped events and those
     left at a close go to ``dead_letter``, which is not closed.
 
     An endpoint is listed for monitoring until it is closed. One that is still open when
@@ -75,6 +81,9 @@ class Endpoint(Sink):
         ssl_context: ssl.SSLContext | None = None,
         dead_letter: Any = None,
         close_timeout: float = 5.0,
+        batch_bytes: int = 1024 * 1024,
+        retry_after_max: float = 300.0,
+        allow: Allow | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(name, str):
@@ -88,13 +97,17 @@ class Endpoint(Sink):
         self._close_timeout = _check.seconds("close_timeout", close_timeout)
         self._ignore_media_types = _strings("ignore_media_types", ignore_media_types)
         self._ignore_actions = _strings("ignore_actions", ignore_actions)
-        self._http = HTTPSink(
+        self._http = BlockSink(
             url,
+            batch_size=_check.size("batch_size", batch_size, least=1),
+            batch_bytes=_check.size("batch_bytes", batch_bytes, least=1),
             timeout=timeout,
             headers=headers,
             encoder=encoder,
             signer=signer,
             ssl_context=ssl_context,
+            retry_after_max=retry_after_max,
+            allow=allow,
         )
         self._header_counts = {
             key: 1 if isinstance(value, str) else len(value)
@@ -105,7 +118,7 @@ class Endpoint(Sink):
             self._retrying,
             maxsize=maxsize,
             when_full=when_full,
-            batch_size=batch_size,
+            batch_size=batch_size if self._http.takes_blocks else 1,
             linger=linger,
             dead_letter=dead_letter,
             name=f"endpoint {name!r}",

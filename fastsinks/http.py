@@ -8,9 +8,10 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
@@ -21,16 +22,17 @@ from ._attempts import Attempts
 from ._backend import Counters, Sink
 from ._errors import DeliveryError, SinkClosedError
 from ._exchange import Exchange
+from ._guard import Allow, is_public
 from ._log import describe_error, logger
 from ._transport import Answer, Transport
 from ._url import Address
 from ._version import __version__
-from .encoders import Encoder, EnvelopeEncoder
+from .encoders import Encoder, EnvelopeEncoder, takes_blocks
+from .signing import Signer, takes_id
 
-__all__ = ["HTTPSink"]
+__all__ = ["HTTPSink", "is_public"]
 
 MAX_REDIRECTS = 5
-MAX_RETRY_AFTER = 300.0  #: seconds; a receiver may ask for more, but is not obeyed further
 
 _FOLLOWED = frozenset({301, 302, 307, 308})
 
@@ -48,23 +50,36 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus} | {
 }
 
 Headers = Mapping[str, str]
-Signer = Callable[[bytes], Mapping[str, str | Sequence[str]]]
+
+
+class Block(NamedTuple):
+    """What one request carries."""
+
+    events: tuple[Any, ...]
+    body: bytes
+    id: str  #: the same for every attempt at these events
 
 
 class HTTPSink(Sink):
     """Posts events to one URL, all events of a write in one request body.
 
-    ``write`` and ``write_many`` may be called by any thread; requests go out one at a
-    time over a kept-alive connection of the sink's own. They block until the receiver
+    ``write`` and ``write_many`` may be called by any thread; at most ``concurrency``
+    requests are under way at a time, over kept-alive connections of the sink's own; with one,
+    the default, they go out in the order of the turns that writers take, with more, only
+    the events of one request are in order. A write blocks until the receiver
     has answered, for at most ``timeout`` seconds from connecting to the end of the
     answer, redirects included. Credentials in the URL become an ``Authorization``
     header and are shown nowhere. Proxies of the environment are not used.
 
     ``headers`` maps names to a string or a list of strings and overrides the sink's
     own in any case; ``encoder`` is an object with ``media_type`` and
-    ``encode(events) -> bytes``; ``signer`` is called with each body before it is sent
-    and returns headers to add. Neither set is sent to another origin. An event must not
-    be changed once it was written: a repeated write of the same objects sends the same bytes.
+    ``encode(events) -> bytes``; ``signer`` is called with each body before it is sent, and
+    with the block's id if it takes two arguments, and returns headers to add. Neither set is
+    sent to another origin. An event must not be changed once it was written: a repeated write
+    of the same objects sends the same bytes. What a receiver asks for by ``Retry-After`` (on 429
+    and 503) is cut to ``retry_after_max`` seconds. ``allow`` is asked about each address before
+    the sink connects to it, redirects included: a callable from an ``ipaddress`` object, such
+    as ``is_public``. An address that it refuses is a permanent DeliveryError.
 
     A listener has ``success(status, event)``, ``failure(status, event)`` and
     ``error(exc, event)``; one of them is called for each event of each attempt, on
@@ -81,6 +96,9 @@ class HTTPSink(Sink):
         signer: Signer | None = None,
         ssl_context: ssl.SSLContext | None = None,
         listeners: Iterable[Any] = (),
+        concurrency: int = 1,
+        retry_after_max: float = 300.0,
+        allow: Allow | None = None,
     ) -> None:
         super().__init__()
         self._address = Address.parse(url)
@@ -88,12 +106,19 @@ class HTTPSink(Sink):
         self._encoder = EnvelopeEncoder() if encoder is None else _checked_encoder(encoder)
         if signer is not None and not callable(signer):
             raise TypeError(f"a signer is callable with the body, unlike {type(signer).__name__}")
-        self._signer = signer
+        self._takes_blocks = takes_blocks(self._encoder)
+        self._signer: Any = signer
+        self._signer_takes_id = signer is not None and takes_id(signer)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError(
                 f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
             )
         self._ssl_context = ssl_context
+        self._concurrency = _check.size("concurrency", concurrency, least=1)
+        self._retry_after_max = _check.seconds("retry_after_max", retry_after_max)
+        if allow is not None and not callable(allow):
+            raise TypeError(f"allow must be callable with an address, unlike {allow!r}")
+        self._allow = allow
         self._listeners = _check.listeners(listeners, "success", "failure", "error")
         self._counters = Counters()
         self._attempts = Attempts()
@@ -107,9 +132,10 @@ class HTTPSink(Sink):
         self._headers = _merge(defaults | own, configured)
         self._foreign_headers = _merge(defaults, [])
 
-        # The last body and the events it was made of, for a repetition of the same write. One
-        # attribute, replaced as a whole: threads that compete only encode once more.
-        self._encoded: tuple[tuple[Any, ...], bytes] | None = None
+        # The latest blocks that were not accepted, for repetitions of the same writes: as many
+        # as there may be under way. By first event and size; who looks compares the rest. Dict
+        # operations are atomic: threads that compete only encode once more.
+        self._kept: dict[tuple[int, int], Block] = {}
         # By process: a fork must not share sockets. dict operations are atomic, which is
         # what makes the first writers of a child agree on one.
         self._transports: dict[int, Transport] = {}
@@ -124,6 +150,16 @@ class HTTPSink(Sink):
     def timeout(self) -> float:
         """Seconds that one exchange may take in all."""
         return self._timeout
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be under way at a time."""
+        return self._concurrency
+
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether a request may carry several events: what the encoder says."""
+        return self._takes_blocks
 
     @property
     def counters(self) -> Counters:
@@ -143,7 +179,7 @@ class HTTPSink(Sink):
 
     @property
     def in_flight(self) -> int:
-        """Exchanges that this process has begun and not ended: at most one at a time."""
+        """Exchanges that this process has begun and not ended, at most ``concurrency``."""
         return self._transport().exchanges.in_flight
 
     def __repr__(self) -> str:
@@ -155,10 +191,15 @@ class HTTPSink(Sink):
         self._deliver((event,))
 
     def write_many(self, events: Iterable[Any]) -> None:
-        """Post events in one request: all of them are committed, or none is."""
+        """Post events in one request: all of them are committed, or none is. With an
+        encoder that takes no blocks, in a request each, up to the first that fails."""
         block = tuple(events)
-        if block or self.closed:
-            self._deliver(block)
+        if self._takes_blocks or len(block) < 2:
+            if block or self.closed:
+                self._deliver(block)
+        else:
+            for event in block:
+                self._deliver((event,))
 
     def close(self, timeout: float | None = None) -> None:
         """Close, interrupting a request that is under way; its write raises SinkClosedError.
@@ -168,7 +209,7 @@ class HTTPSink(Sink):
         """
         super().close(timeout)
         self._transport().close(_check.timeout(timeout))
-        self._encoded = None
+        self._kept.clear()
 
     # -- one attempt
 
@@ -176,21 +217,21 @@ class HTTPSink(Sink):
         if self.closed:
             raise SinkClosedError
         try:
-            body = self._encode(events)
-            headers = self._signed(body)
+            block = self._encode(events)
+            headers = self._signed(block)
         except DeliveryError as error:
             self._failed(error, events)
             raise
         transport = self._transport()
         exchange = transport.exchanges.begin(self._timeout)
         try:
-            answer, accepted = self._post(transport, exchange, body, headers)
+            answer, accepted = self._post(transport, exchange, block.body, headers)
         except (DeliveryError, SinkClosedError) as error:
             self._failed(error, events)
             raise
         status = _status_text(answer.status)
         if accepted:
-            self._encoded = None
+            self._kept.pop(_key(events), None)
             self._counters.success(status, len(events))
             self._attempts.succeeded()
             self._tell("success", answer.status, events)
@@ -199,7 +240,8 @@ class HTTPSink(Sink):
         text = f"{self.url} answered {status}"
         self._attempts.failed(text)
         self._tell("failure", answer.status, events)
-        raise DeliveryError(text, status=answer.status, retry_after=_retry_after(answer))
+        after = _retry_after(answer, self._retry_after_max)
+        raise DeliveryError(text, status=answer.status, retry_after=after)
 
     def _failed(self, error: Exception, events: tuple[Any, ...]) -> None:
         self._counters.error(len(events))
@@ -207,10 +249,11 @@ class HTTPSink(Sink):
             self._attempts.failed(str(error), permanent=error.permanent)
         self._tell("error", error, events)
 
-    def _encode(self, events: tuple[Any, ...]) -> bytes:
-        encoded = self._encoded
-        if encoded is not None and _same(encoded[0], events):
-            return encoded[1]
+    def _encode(self, events: tuple[Any, ...]) -> Block:
+        key = _key(events)
+        block = self._kept.get(key)
+        if block is not None and _same(block.events, events):
+            return block
         try:
             body = self._encoder.encode(events)
         except DeliveryError:
@@ -227,8 +270,13 @@ class HTTPSink(Sink):
                 f"{type(self._encoder).__name__} made {type(body).__name__} instead of bytes",
                 permanent=True,
             )
-        self._encoded = (events, body)
-        return body
+        block = Block(events, body, f"msg_{uuid.uuid4().hex}" if self._signer_takes_id else "")
+        self._kept.pop(key, None)  # to the end of the line
+        self._kept[key] = block
+        if len(self._kept) > self._concurrency:
+            for old in list(self._kept)[: -self._concurrency]:
+                self._kept.pop(old, None)
+        return block
 
     def _post(
         self, transport: Transport, exchange: Exchange, body: bytes, headers: Headers
@@ -249,7 +297,7 @@ class HTTPSink(Sink):
                     except ValueError:
                         break
             return answer, False
-        except SinkClosedError:
+        except (DeliveryError, SinkClosedError):
             raise
         except (HTTPError, OSError, ValueError) as error:
             if self.closed:
@@ -258,11 +306,16 @@ class HTTPSink(Sink):
         finally:
             transport.exchanges.end()
 
-    def _signed(self, body: bytes) -> Headers:
+    def _signed(self, block: Block) -> Headers:
         if self._signer is None:
             return self._headers
         try:
-            return _merge(self._headers, _lines("signer", self._signer(body)))
+            made = (
+                self._signer(block.body, block.id)
+                if self._signer_takes_id
+                else self._signer(block.body)
+            )
+            return _merge(self._headers, _lines("signer", made))
         except Exception as error:
             # A signer knows a secret; its exceptions had better stay here.
             raise DeliveryError(f"the signer raised {type(error).__name__}") from None
@@ -307,7 +360,8 @@ class HTTPSink(Sink):
         pid = os.getpid()
         transport = self._transports.get(pid)
         if transport is None:
-            transport = self._transports.setdefault(pid, Transport(self._address.origin, self._tls))
+            made = Transport(self._address.origin, self._tls, self._concurrency, self._allow)
+            transport = self._transports.setdefault(pid, made)
             for other in [key for key in self._transports.copy() if key != pid]:
                 inherited = self._transports.pop(other, None)
                 if inherited is not None:
@@ -389,6 +443,10 @@ def _merge(base: Headers, lines: list[tuple[str, str]]) -> Headers:
     return several
 
 
+def _key(events: tuple[Any, ...]) -> tuple[int, int]:
+    return id(events[0]), len(events)
+
+
 def _same(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
     """Whether these are the very same objects; their own ``__eq__`` is not asked."""
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
@@ -400,15 +458,15 @@ def _status_text(status: int) -> str:
     return f"{status} {phrase}" if phrase else str(status)
 
 
-def _retry_after(answer: Answer) -> float | None:
+def _retry_after(answer: Answer, most: float) -> float | None:
     """Seconds that the receiver asked for, in number or as a date; none if it makes no sense."""
     if answer.status not in (429, 503) or answer.retry_after is None:
         return None
     text = answer.retry_after.strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
-        return min(float(text), MAX_RETRY_AFTER)
+        return min(float(text), most)
     try:
         moment = email.utils.parsedate_to_datetime(text)
     except ValueError:
         return None
-    return min(max(0.0, moment.timestamp() - time.time()), MAX_RETRY_AFTER)
+    return min(max(0.0, moment.timestamp() - time.time()), most)

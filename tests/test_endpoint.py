@@ -65,15 +65,19 @@ class TestDelivery:
         assert receiver.connections == 1
 
     def test_pending_events_share_requests(self, gate: Gate) -> None:
-        """While the first is under way, the others gather."""
+        """While the first is under way, the others gather. Blocks grow while they succeed."""
         with Receiver(when(gate, answer())) as receiver, Endpoint("e", receiver.url()) as endpoint:
             endpoint.write("first")
             gate.wait_entered()
             endpoint.write_many(range(250))
             gate.open()
             assert endpoint.flush(DEADLINE)
-            assert [len(request.events) for request in receiver.requests] == [1, 100, 100, 50]
-            assert endpoint.requests == 4
+            assert [len(request.events) for request in receiver.requests] == [
+                *[1, 8, 16, 32, 44],
+                *[64, 36],
+                50,
+            ]
+            assert endpoint.requests == 8
 
     def test_batch_size(self, gate: Gate) -> None:
         with (

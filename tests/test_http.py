@@ -21,7 +21,7 @@ from receiver import (
     refused,
     reset,
 )
-from support import together
+from support import BAD_SECONDS, together
 
 from fastsinks import DeliveryError, SinkClosedError
 from fastsinks.events import EVENTS_MEDIA_TYPE, new_event
@@ -305,6 +305,19 @@ class TestRetryAfter:
             after = refused(sink).retry_after
             assert after is not None
             assert 80 < after <= 100
+
+    @pytest.mark.parametrize("value", ["7", http_date(100)])
+    def test_the_cap_is_a_setting(self, value: str) -> None:
+        with (
+            Receiver(answer(429, f"Retry-After: {value}")) as receiver,
+            HTTPSink(receiver.url(), retry_after_max=2.5) as sink,
+        ):
+            assert refused(sink).retry_after == 2.5
+
+    @pytest.mark.parametrize(("value", "error"), BAD_SECONDS)
+    def test_caps_that_are_none(self, value: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match="retry_after_max"):
+            HTTPSink("http://127.0.0.1/", retry_after_max=value)
 
     def test_other_statuses_have_none(self) -> None:
         with (

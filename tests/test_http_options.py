@@ -20,7 +20,8 @@ from receiver import (
 from support import BAD_SECONDS
 
 import fastsinks
-from fastsinks import DeliveryError
+from fastsinks import DeliveryError, Queue
+from fastsinks.encoders import JSONEncoder
 from fastsinks.events import EVENTS_MEDIA_TYPE
 from fastsinks.http import HTTPSink
 
@@ -311,6 +312,27 @@ class TestEncoding:
         with HTTPSink(receiver.url(), encoder=Text()) as sink:
             assert refused(sink).permanent
         assert receiver.connections == 0
+
+    def test_one_that_takes_no_blocks(self, receiver: Receiver) -> None:
+        """A request for each event, up to the first that fails."""
+        with HTTPSink(receiver.url(), encoder=JSONEncoder()) as sink:
+            assert not sink.takes_blocks
+            sink.write_many([1, 2])
+            sink.write_many(iter([]))
+            receiver.then(answer(), answer(500))
+            with pytest.raises(DeliveryError):
+                sink.write_many([3, 4, 5])
+        assert [request.body for request in receiver.requests] == [b"1", b"2", b"3", b"4"]
+        assert receiver.requests[0].header("Content-Type") == "application/json"
+
+    def test_a_queue_gives_it_one_event_at_a_time(self, receiver: Receiver) -> None:
+        with Queue(HTTPSink(receiver.url(), encoder=JSONEncoder()), batch_size=10) as queue:
+            queue.write_many(range(5))
+        assert [request.body for request in receiver.requests] == [b"0", b"1", b"2", b"3", b"4"]
+
+    def test_one_that_does_not_say_takes_blocks(self) -> None:
+        with HTTPSink("http://127.0.0.1/", encoder=CountingEncoder()) as sink:
+            assert sink.takes_blocks
 
     def test_a_media_type_with_a_line_end(self) -> None:
         class Evil:

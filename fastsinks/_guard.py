@@ -1,0 +1,80 @@
+"""Which addresses are anybody's: for people who take URLs from their users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TypeAlias
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+Allow: TypeAlias = Callable[[IPAddress], object]
+
+# Networks whose addresses carry an IPv4 address that the packet ends up at, and how many bits
+# follow it.
+_CARRIERS = (
+    (IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped
+    (IPv6Network("::ffff:0:0:0/96"), 0),  # IPv4-translated
+    (IPv6Network("64:ff9b::/96"), 0),  # NAT64
+    (IPv6Network("2002::/16"), 80),  # 6to4
+)
+
+# From the registries of special-purpose addresses: what is_global makes of them differs between
+# versions of Python. Where a network's own NAT64 (64:ff9b:1::/48) or a Teredo server sends a
+# packet, nobody can tell from outside.
+_NOT_PUBLIC = tuple(
+    IPv6Network(network)
+    for network in (
+        "::/8",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/9",
+        "ff00::/8",
+    )
+)
+_NOT_PUBLIC_4 = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/3",
+    )
+)
+
+
+def is_public(address: IPAddress) -> bool:
+    """Whether an address is reachable from anywhere: not one of a private, local or
+    special-purpose network, nor carrying one that is (IPv4-mapped, NAT64, 6to4)."""
+    address = destination(address)
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC_4)
+    return address.is_global and not any(address in network for network in _NOT_PUBLIC)
+
+
+def destination(address: IPAddress) -> IPAddress:
+    """Where packets to an address end up: the IPv4 address that it carries, or itself."""
+    if isinstance(address, IPv6Address):
+        for network, shift in _CARRIERS:
+            if address in network:
+                return IPv4Address(int(address) >> shift & 0xFFFFFFFF)
+    return address
+
+
+def allows(allow: Allow, host: str) -> bool:
+    """Ask ``allow`` about the host of a socket's address, which may have a scope."""
+    return bool(allow(destination(ip_address(host.partition("%")[0]))))

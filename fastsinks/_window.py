@@ -1,0 +1,35 @@
+"""How many events of a block to send in one request."""
+
+from __future__ import annotations
+
+FIRST = 8
+"""Events in the first block: few enough for a receiver that takes long over each."""
+
+
+class Window:
+    """A limit that finds its place between 1 and ``most``, as TCP's congestion window does.
+
+    It doubles with each full block that succeeds, up to half of a size that has failed, and
+    from there grows by one, so that a receiver which has its limits is asked for more than it
+    can do once in a while and not every other time. A failure halves it. An event that fails by
+    itself says that size is not what is the matter: all sizes are open again then.
+
+    For one writer at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sober = most  # from here on, one step at a time
+        self.limit = min(FIRST, most)
+
+    def succeeded(self, size: int) -> None:
+        if size < self.limit:
+            return  # says nothing about larger ones
+        grown = min(2 * self.limit, self._sober) if self.limit < self._sober else self.limit + 1
+        self.limit = min(grown, self._most)
+
+    def failed(self, size: int) -> None:
+        if size > 1:
+            self.limit = self._sober = size // 2
+        else:
+            self.limit, self._sober = 1, self._most
