@@ -70,16 +70,16 @@ def os_threads() -> int:
         return threading.active_count()
 
 
-def _asleep(thread: threading.Thread) -> bool:
+def _asleep(task: str) -> bool:
     try:
-        stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+        stat = Path(f"/proc/{task}/stat").read_text()
     except OSError:
         return True  # no /proc here: the pauses of the caller must do
     return stat.rpartition(")")[2].split()[0] == "S"
 
 
-def parked(thread: threading.Thread) -> None:
-    """Wait until `thread` sleeps in the kernel and stays there: it is blocked, or has ended.
+def _rest(task: str, over: Callable[[], object]) -> None:
+    """Wait until a thread sleeps in the kernel and stays there, or is over.
 
     Several samples, with the GIL free in between, tell a blocked thread from
     one that only waits for its turn to run Python.
@@ -89,11 +89,21 @@ def parked(thread: threading.Thread) -> None:
     seen = 0
     while seen < 4:
         pause.wait(0.003)
-        if not thread.is_alive():
+        if over():
             return
-        seen = seen + 1 if _asleep(thread) else 0
+        seen = seen + 1 if _asleep(task) else 0
         if time.monotonic() > deadline:
-            raise AssertionError(f"{thread.name} never comes to rest")
+            raise AssertionError(f"{task} never comes to rest")
+
+
+def parked(thread: threading.Thread) -> None:
+    """Wait until `thread` is blocked, as far as the system can tell, or has ended."""
+    _rest(f"self/task/{thread.native_id}", lambda: not thread.is_alive())
+
+
+def parked_process(process: subprocess.Popen[Any]) -> None:
+    """Wait until the main thread of another process is blocked, or the process has ended."""
+    _rest(f"{process.pid}/task/{process.pid}", lambda: process.poll() is not None)
 
 
 class Task(threading.Thread):

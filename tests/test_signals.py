@@ -22,6 +22,7 @@ from support import (
     interrupt,
     ledger,
     parked,
+    parked_process,
     python_command,
     python_environment,
 )
@@ -374,10 +375,10 @@ def test_a_real_ctrl_c(call):
         stack.callback(program.wait)
         stack.callback(program.kill)
         assert program.stdout.readline() == "ready\n"
-        threading.Event().wait(0.1)  # the last steps into the call, which nothing announces
+        parked_process(program)
         sent = time.monotonic()
         program.send_signal(signal.SIGINT)
         assert program.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - sent < SOON + 0.1  # and the way through two processes
+        assert time.monotonic() - sent < 1.0  # with the way through two processes
         out, err = program.communicate(timeout=DEADLINE)
     assert (out, err, program.returncode) == ("", "", 0)
