@@ -1,10 +1,11 @@
-"""Instructions that the hot paths take, counted by callgrind.
+"""Instructions and cache misses of the hot paths, counted by callgrind.
 
     python -m bench.instructions [--json FILE]
 
-Unlike times these can be repeated: no other process, no frequency, no cache changes
-them. They depend on the interpreter, the compilers and the C library, so counts are
-only comparable where those are the same.
+Unlike times these can be repeated: no other process, no frequency changes them. They depend
+on the interpreter, the compilers and the C library, so counts are only comparable where
+those are the same. The caches are callgrind's simulation of this processor's first and
+last level.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .contenders import ROOT
+from .peers.hotpaths import PATHS
 
-SUMMARY = re.compile(r"^summary: (\d+)", re.MULTILINE)
+EVENTS = re.compile(r"^events: (.+)$", re.MULTILINE)
+SUMMARY = re.compile(r"^summary: (.+)$", re.MULTILINE)
 PARTS = 3  # of a path: all before it, N events, 2 N events
 
 
@@ -32,10 +35,16 @@ class ValgrindError(Exception):
     """Valgrind is not installed, or cannot run this interpreter."""
 
 
-def count() -> dict[str, float]:
-    """Instructions for an event, by path."""
-    from .peers.hotpaths import EVENTS
+class Counts(NamedTuple):
+    """For one event."""
 
+    instructions: float
+    first_level: float  # data accesses that missed the first-level cache
+    last_level: float  # ... and the last one
+
+
+def count() -> dict[str, Counts]:
+    """By path."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise ValgrindError("valgrind is not installed (Debian, Ubuntu: apt install valgrind)")
@@ -44,11 +53,10 @@ def count() -> dict[str, float]:
             [
                 valgrind,
                 "--tool=callgrind",
+                "--cache-sim=yes",
                 f"--callgrind-out-file={folder}/out",
                 "--dump-before=getppid",
-                sys.executable,
-                "-m",
-                "bench.peers.hotpaths",
+                *(sys.executable, "-m", "bench.peers.hotpaths"),
             ],
             cwd=ROOT,
             env={**os.environ, "FASTSINKS_BACKEND": "c", "PYTHONHASHSEED": "0"},
@@ -61,13 +69,27 @@ def count() -> dict[str, float]:
             raise ValgrindError(done.stderr)
         names = done.stdout.splitlines()
         parts = [
-            int(SUMMARY.findall(Path(folder, f"out.{number}").read_text())[0])
+            _totals(Path(folder, f"out.{number}").read_text())
             for number in range(1, PARTS * len(names) + 1)
         ]
-    return {
-        name: round((parts[PARTS * i + 2] - parts[PARTS * i + 1]) / EVENTS, 2)
-        for i, name in enumerate(names)
-    }
+    counts = {}
+    for i, name in enumerate(names):
+        events = PATHS[name][1]
+        once, twice = parts[PARTS * i + 1], parts[PARTS * i + 2]
+        counts[name] = Counts(
+            *(round((b - a) / events, 2) for a, b in zip(once, twice, strict=True))
+        )
+    return counts
+
+
+def _totals(part: str) -> tuple[int, int, int]:
+    names = EVENTS.findall(part)[0].split()
+    totals = dict(zip(names, map(int, SUMMARY.findall(part)[0].split()), strict=False))
+    return (
+        totals["Ir"],
+        totals.get("D1mr", 0) + totals.get("D1mw", 0),
+        totals.get("DLmr", 0) + totals.get("DLmw", 0),
+    )
 
 
 def toolchain() -> dict[str, str]:
@@ -85,7 +107,11 @@ def toolchain() -> dict[str, str]:
 
 def measured() -> dict[str, Any]:
     counts = count()
-    return {"toolchain": toolchain(), "instructions": counts}
+    return {
+        "toolchain": toolchain(),
+        "instructions": {name: each.instructions for name, each in counts.items()},
+        "misses": {name: [each.first_level, each.last_level] for name, each in counts.items()},
+    }
 
 
 def main() -> int:
@@ -97,9 +123,10 @@ def main() -> int:
     except ValgrindError as error:
         print(f"instructions are not counted: {error}", file=sys.stderr)
         return 1
-    print("instructions for one event (callgrind)")
+    print(f"{'for one event (callgrind)':32}  instructions  L1 misses  LL misses")
     for name, instructions in result["instructions"].items():
-        print(f"  {name:30} {instructions:8.1f}")
+        first, last = result["misses"][name]
+        print(f"{name:32}  {instructions:12.1f}  {first:9.2f}  {last:9.2f}")
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2) + "\n")

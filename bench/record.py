@@ -26,6 +26,7 @@ RESULTS = BUILD / "results.json"
 PLOT = BUILD / "scaling.svg"
 DOCUMENTS = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 PUBLISHED = ROOT / "docs" / "scaling.svg"
+ENOUGH = 8  #: rounds from which an interval says something
 PLACE = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -35,6 +36,8 @@ def condense(results: dict[str, Any]) -> dict[str, Any]:
     times = []
     for benchmark in results["benchmarks"]:
         stats = benchmark["stats"]
+        if stats["rounds"] < ENOUGH:
+            raise ValueError(f"{stats['rounds']} rounds of {benchmark['name']} say too little")
         times.append(
             {
                 **benchmark["extra_info"],
@@ -105,8 +108,10 @@ def times(baseline: dict[str, Any]) -> str:
 
 
 def instructions(baseline: dict[str, Any]) -> str:
-    rows = [("path", "instructions for one event")]
-    rows += [(name, f"{count:.1f}") for name, count in baseline["instructions"].items()]
+    rows = [("path, for one event", "instructions", "L1 misses", "last-level misses")]
+    for name, count in baseline["instructions"].items():
+        first, last = (f"{max(0.0, misses):.1f}" for misses in baseline["misses"][name])
+        rows.append((name, f"{count:.0f}", first, last))
     return markdown(rows)
 
 
@@ -137,7 +142,7 @@ def main() -> int:
     if not options.check:
         try:
             baseline = condense(json.loads(RESULTS.read_text()))
-        except (FileNotFoundError, ValgrindError) as error:
+        except (FileNotFoundError, ValgrindError, ValueError) as error:
             print(f"nothing to record: {error}", file=sys.stderr)
             return 1
         BASELINE.write_text(json.dumps(baseline, indent=1, ensure_ascii=False) + "\n")

@@ -23,6 +23,7 @@ from .timing import EVENT, call_often
 
 EVENTS = 2_000
 BLOCK = 100
+MANY = 1_000
 
 Path = Callable[[int], object]
 
@@ -97,27 +98,58 @@ def counters() -> Iterator[Path]:
     yield run
 
 
-PATHS: dict[str, Callable[[], Any]] = {
-    "SimpleQueue.put": simple_queue,
-    "Queue.write": write,
-    "Queue.write_many": write_many,
-    "Queue.write to native drain": drain,
-    "Broadcaster fan-out": broadcast,
-    "Counters.success": counters,
+def queues(number: int) -> Callable[[], Any]:
+    """For an event at a sink."""
+
+    @contextmanager
+    def path() -> Iterator[Path]:
+        dispatcher = Dispatcher(max_workers=1)
+        gate = Gate()
+        door = Queue(gate, batch_size=2, dispatcher=dispatcher)
+        targets = [Queue(NullSink(), dispatcher=dispatcher) for _ in range(number)]
+        broadcaster = Broadcaster(*targets)
+
+        def run(events: int) -> None:
+            # The worker is stuck until all is written, so that what is counted is repeatable.
+            gate.reached.clear()
+            gate.opened.clear()
+            door.write(EVENT)
+            gate.reached.wait()
+            call_often(broadcaster.write, EVENT, events // number)
+            gate.opened.set()
+            targets[-1].flush()
+            door.flush()
+
+        yield run
+        dispatcher.close()
+
+    return path
+
+
+PATHS: dict[str, tuple[Callable[[], Any], int]] = {
+    "SimpleQueue.put": (simple_queue, EVENTS),
+    "Queue.write": (write, EVENTS),
+    "Queue.write_many": (write_many, EVENTS),
+    "Queue.write to native drain": (drain, EVENTS),
+    "Broadcaster to 10 native sinks": (broadcast, EVENTS),
+    "Broadcaster to 10 Queues": (queues(10), EVENTS),
+    f"Broadcaster to {MANY:,} Queues": (queues(MANY), 4 * MANY),
+    "Counters.success": (counters, EVENTS),
 }
+PEERS = {"SimpleQueue.put"}
 
 
 def main() -> None:
     gc.disable()
     sys.setswitchinterval(1000)  # no switch of threads but where one waits
-    for name, path in PATHS.items():
+    for name, (path, events) in PATHS.items():
         with path() as run:
-            run(EVENTS)
-            run(EVENTS)
+            run(events)
+            run(events)
             os.getppid()
-            run(EVENTS)
+            run(events)
             os.getppid()
-            run(2 * EVENTS)
+            run(2 * events)
             os.getppid()
         print(name)  # in the order of callgrind's files
 
