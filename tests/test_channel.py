@@ -69,14 +69,16 @@ class TestRendezvous:
         writer.result()
 
     def test_close_withdraws_what_nobody_took(self):
-        channel = Channel()
-        writer = Task(channel.write, "one").blocked()
-        channel.close()
-        with pytest.raises(SinkClosedError):
-            writer.result()
-        with pytest.raises(SinkClosedError):
-            channel.get()
-        assert list(channel) == []
+        for _ in range(10):
+            channel = Channel()
+            writers = [Task(channel.write, n).blocked() for n in range(2)]
+            channel.close()
+            with pytest.raises(SinkClosedError):  # at once, before the writers know of it
+                channel.get(timeout=0)
+            for writer in writers:
+                with pytest.raises(SinkClosedError):
+                    writer.result()
+            assert list(channel) == []
 
     def test_a_reader_that_gave_up_took_nothing(self):
         channel = Channel()
