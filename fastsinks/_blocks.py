@@ -1,26 +1,36 @@
-"""HTTPSink behind a RetryingSink: requests of the size that the receiver can take."""
+"""What stands between an endpoint's retries and its HTTPSink: requests of the right size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ._backend import Sink
 from ._errors import DeliveryError
 from ._window import Window
 from .http import HTTPSink
 
 
-class BlockSink(HTTPSink):
-    """Says how much of a block to send at once: by what has gone well, and by bytes.
+class Blocks(Sink):
+    """Says how much of a block to post at once: by what has gone well, and by bytes.
 
-    For one writer at a time, as a RetryingSink is.
+    For one writer at a time, as a RetryingSink is. ``close`` closes ``http`` unless it is
+    ``shared`` with others.
     """
 
-    def __init__(self, url: str, *, batch_size: int, batch_bytes: int, **options: Any) -> None:
-        super().__init__(url, **options)
+    def __init__(
+        self, http: HTTPSink, *, batch_size: int, batch_bytes: int, shared: bool = False
+    ) -> None:
+        super().__init__()
+        self._http = http
         self._window = Window(batch_size)
         self._most_bytes = batch_bytes
+        self._shared = shared
         self._event_bytes = 0.0  # of the latest body, on average
+
+    @property
+    def takes_blocks(self) -> bool:
+        return self._http.takes_blocks
 
     def fit(self, events: Sequence[Any]) -> int:
         """How many of ``events``, from the first, to write next: at least one.
@@ -32,7 +42,7 @@ class BlockSink(HTTPSink):
             size = max(1, int(self._most_bytes / self._event_bytes))
         while size > 1:
             try:
-                length = len(self._encode(tuple(events[:size])).body)
+                length = self._http.measure(events[:size])
             except DeliveryError:
                 break  # which the write will raise again, and account for
             self._event_bytes = length / size
@@ -41,10 +51,24 @@ class BlockSink(HTTPSink):
             size = max(1, min(size - 1, int(size * self._most_bytes / length)))
         return size
 
-    def _deliver(self, events: tuple[Any, ...]) -> None:
+    def write(self, event: Any) -> None:
         try:
-            super()._deliver(events)
+            self._http.write(event)
         except DeliveryError:
-            self._window.failed(len(events))
+            self._window.failed(1)
             raise
-        self._window.succeeded(len(events))
+        self._window.succeeded(1)
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        block = tuple(events)
+        try:
+            self._http.write_many(block)
+        except DeliveryError:
+            self._window.failed(len(block))
+            raise
+        self._window.succeeded(len(block))
+
+    def close(self, timeout: float | None = None) -> None:
+        super().close(timeout)
+        if not self._shared:
+            self._http.close(timeout)

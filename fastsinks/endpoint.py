@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple
 from . import _check
 from ._attempts import Attempts
 from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
-from ._blocks import BlockSink
+from ._blocks import Blocks
 from ._errors import CloseTimeoutError
 from ._guard import Allow
+from ._lanes import Lanes
 from ._log import describe_error, logger
 from .encoders import Encoder
+from .http import HTTPSink
 from .signing import Signer
 
 __all__ = ["Endpoint", "EndpointMetrics"]
@@ -43,7 +45,7 @@ class EndpointMetrics(NamedTuple):
 
 
 class Endpoint(Sink):
-    """Delivers events to one URL, in order and at least once, without holding up the writer.
+    """Delivers events to one URL, at least once and in order, without holding up the writer.
 
     ``write`` passes the event by the ignore lists, appends it to a queue and returns;
     it waits only if ``maxsize`` bounds the queue and ``when_full="block"``. A worker posts
@@ -51,10 +53,13 @@ class Endpoint(Sink):
     ``Breaker(threshold, backoff)``, which never gives up. Blocks are small at first, grow
     while they succeed and halve when they fail; none has more than ``batch_size`` events,
     nor a body of more than ``batch_bytes`` unless it is a single event's. With an encoder that
-    takes no blocks, each event has a request of its own. ``timeout``, ``backoff``,
-    ``linger``, ``close_timeout`` and ``retry_after_max`` are in seconds; the latter and
-    ``allow`` are HTTPSink's. Dropped events and those
-    left at a close go to ``dead_letter``, which is not closed.
+    takes no blocks, each event has a request of its own.
+
+    With ``concurrency`` above one, so many requests are under way at a time, each block with
+    retries of its own: then order is kept within a request only, and ``maxsize`` bounds the
+    events that are not yet in a block. ``timeout``, ``backoff``, ``linger``, ``close_timeout``
+    and ``retry_after_max`` are in seconds; the latter and ``allow`` are HTTPSink's. Dropped
+    events and those left at a close go to ``dead_letter``, which is not closed.
 
     An endpoint is listed for monitoring until it is closed. One that is still open when
     the interpreter exits is closed then, within its ``close_timeout``.
@@ -81,6 +86,7 @@ class Endpoint(Sink):
         ssl_context: ssl.SSLContext | None = None,
         dead_letter: Any = None,
         close_timeout: float = 5.0,
+        concurrency: int = 1,
         batch_bytes: int = 1024 * 1024,
         retry_after_max: float = 300.0,
         allow: Allow | None = None,
@@ -97,15 +103,14 @@ class Endpoint(Sink):
         self._close_timeout = _check.seconds("close_timeout", close_timeout)
         self._ignore_media_types = _strings("ignore_media_types", ignore_media_types)
         self._ignore_actions = _strings("ignore_actions", ignore_actions)
-        self._http = BlockSink(
+        self._http = HTTPSink(
             url,
-            batch_size=_check.size("batch_size", batch_size, least=1),
-            batch_bytes=_check.size("batch_bytes", batch_bytes, least=1),
             timeout=timeout,
             headers=headers,
             encoder=encoder,
             signer=signer,
             ssl_context=ssl_context,
+            concurrency=concurrency,
             retry_after_max=retry_after_max,
             allow=allow,
         )
@@ -113,12 +118,29 @@ class Endpoint(Sink):
             key: 1 if isinstance(value, str) else len(value)
             for key, value in (headers or {}).items()
         }
-        self._retrying = RetryingSink(self._http, self._strategy, dead_letter=dead_letter)
+        batch_size = _check.size("batch_size", batch_size, least=1)
+        batch_bytes = _check.size("batch_bytes", batch_bytes, least=1)
+        if not self._http.takes_blocks:
+            batch_size = 1
+        self._lanes: Lanes | None = None
+        if concurrency > 1:
+            self._lanes = Lanes(
+                concurrency,
+                self._http,
+                self._strategy,
+                batch_size=batch_size,
+                batch_bytes=batch_bytes,
+                dead_letter=dead_letter,
+                name=f"endpoint {name!r}",
+            )
+        else:
+            blocks = Blocks(self._http, batch_size=batch_size, batch_bytes=batch_bytes)
+            self._retrying = RetryingSink(blocks, self._strategy, dead_letter=dead_letter)
         self._queue = Queue(
-            self._retrying,
+            self._lanes or self._retrying,
             maxsize=maxsize,
             when_full=when_full,
-            batch_size=batch_size if self._http.takes_blocks else 1,
+            batch_size=batch_size,
             linger=linger,
             dead_letter=dead_letter,
             name=f"endpoint {name!r}",
@@ -185,15 +207,23 @@ class Endpoint(Sink):
         counters = self._http.counters
         statuses = counters.statuses()
         successes, failures, errors = counters.successes, counters.failures, counters.errors
-        retries, dropped = self._retrying.retries, self._retrying.dropped
-        stats = self._queue.stats()
+        if self._lanes is None:
+            retries, dropped = self._retrying.retries, self._retrying.dropped
+            stats = self._queue.stats()
+            pending, dropped = stats.pending, dropped + stats.dropped
+        else:
+            lanes = self._lanes.totals()
+            stats = self._queue.stats()
+            # What the queue delivered has gone to the lanes, and may be there only just now.
+            pending = stats.accepted - stats.dropped - lanes.finished
+            retries, dropped = lanes.retries, lanes.dropped + stats.dropped
         return EndpointMetrics(
-            pending=stats.pending,
+            pending=pending,
             events=stats.accepted,
             successes=successes,
             failures=failures,
             errors=errors,
-            dropped=dropped + stats.dropped,
+            dropped=dropped,
             retries=retries,
             statuses=statuses,
         )
@@ -205,7 +235,7 @@ class Endpoint(Sink):
 
     @property
     def in_flight(self) -> int:
-        """HTTP requests that this process has begun and not ended: none or one."""
+        """HTTP requests that this process has begun and not ended, at most ``concurrency``."""
         return self._http.in_flight
 
     @property
@@ -226,7 +256,7 @@ class Endpoint(Sink):
         return self._head.closed
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r} {self.url} pending={len(self._queue)}>"
+        return f"<{type(self).__name__} {self._name!r} {self.url} pending={self.metrics.pending}>"
 
     def write(self, event: Any) -> None:
         """Accept one event for delivery. Raises SinkClosedError once closed, QueueFullError
@@ -243,7 +273,12 @@ class Endpoint(Sink):
 
         False if that took longer than ``timeout`` seconds; ``None`` waits for ever.
         """
-        return self._queue.flush(timeout)
+        if self._lanes is None:
+            return self._queue.flush(timeout)
+        deadline = monotonic() + _check.timeout(timeout)
+        if not self._queue.flush(timeout):
+            return False
+        return self._lanes.flush(max(0.0, deadline - monotonic()))
 
     def close(self, timeout: float | None = None) -> None:
         """Refuse further events, deliver what is pending, let go of the connection.

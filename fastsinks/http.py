@@ -201,6 +201,11 @@ class HTTPSink(Sink):
             for event in block:
                 self._deliver((event,))
 
+    def measure(self, events: Iterable[Any]) -> int:
+        """Bytes of the body that a write of these events would send, and then does send.
+        Raises a permanent DeliveryError if they cannot be encoded."""
+        return len(self._encode(tuple(events)).body)
+
     def close(self, timeout: float | None = None) -> None:
         """Close, interrupting a request that is under way; its write raises SinkClosedError.
 

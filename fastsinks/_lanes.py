@@ -1,0 +1,173 @@
+"""Several requests of an endpoint under way at a time: a block goes to whoever is free."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from . import _check
+from ._backend import Queue, RetryingSink, Sink
+from ._blocks import Blocks
+from ._errors import CloseTimeoutError, SinkClosedError
+from .http import HTTPSink
+
+GRACE = 0.02
+"""Seconds for a lane to let go of its block once its request has been interrupted."""
+
+
+class Totals(NamedTuple):
+    finished: int
+    dropped: int
+    retries: int
+
+
+class Lane:
+    """A queue that holds one block at a time, retries it by itself, and says when it is done.
+
+    The queue's listener and dead letter. ``undelivered`` is what it lost to a close that was
+    late, by whichever of several ways.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        blocks: Blocks,
+        strategy: Any,
+        *,
+        batch_size: int,
+        dead_letter: Any,
+        name: str,
+    ) -> None:
+        self._lanes = lanes
+        self._dead_letter = dead_letter
+        self.expected = 0  # events of its block that are not finished; touched by its owner only
+        self.undelivered: list[Any] = []
+        self.retrying = RetryingSink(blocks, strategy, dead_letter=dead_letter)
+        self.queue = Queue(
+            self.retrying, batch_size=batch_size, listeners=[self], dead_letter=self, name=name
+        )
+
+    def ingress(self, event: Any) -> None:
+        pass
+
+    def egress(self, event: Any) -> None:
+        self.expected -= 1
+        if not self.expected:
+            self._lanes.free(self)
+
+    def write(self, event: Any) -> None:
+        if self._lanes.late:
+            self.undelivered.append(event)
+        if self._dead_letter is not None:
+            self._dead_letter.write(event)
+
+    def close(self) -> None:
+        """Nothing: the dead letter is not the queue's to close."""
+
+
+class Turns:
+    """Which lanes are free, in one process: a child has none of its parent's blocks."""
+
+    def __init__(self, lanes: Iterable[Lane]) -> None:
+        self.pid = os.getpid()
+        self.changed = threading.Condition()
+        self.idle = list(lanes)  # guarded by changed
+
+
+class Lanes(Sink):
+    """Hands each block to a lane that is idle, waiting for one if need be.
+
+    Made for a queue to deliver to. What has been handed over counts as delivered there and
+    is accounted for by the lanes.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        http: HTTPSink,
+        strategy: Any,
+        *,
+        batch_size: int,
+        batch_bytes: int,
+        dead_letter: Any,
+        name: str,
+    ) -> None:
+        super().__init__()
+        self._http = http
+        self.late = False  # the deadline of a close has passed with events under way
+        self.lanes = tuple(
+            Lane(
+                self,
+                Blocks(http, batch_size=batch_size, batch_bytes=batch_bytes, shared=True),
+                strategy,
+                batch_size=batch_size,
+                dead_letter=dead_letter,
+                name=f"{name}, request {i}",
+            )
+            for i in range(1, count + 1)
+        )
+        self._turns = Turns(self.lanes)
+
+    def write(self, event: Any) -> None:
+        self.write_many((event,))
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        block = list(events)
+        turns = self._turns
+        if turns.pid != os.getpid():
+            # One writer, the queue: nobody competes for this.
+            turns = self._turns = Turns(self.lanes)
+        with turns.changed:
+            while not turns.idle and not self.closed:
+                turns.changed.wait()
+            if self.closed:
+                raise SinkClosedError
+            lane = turns.idle.pop()
+            lane.expected = len(block)
+        lane.queue.write_many(block)
+
+    def free(self, lane: Lane) -> None:
+        turns = self._turns
+        with turns.changed:
+            turns.idle.append(lane)
+            turns.changed.notify()
+
+    def totals(self) -> Totals:
+        """What became of the events that were handed over. Read by any thread."""
+        retries = sum(lane.retrying.retries for lane in self.lanes)
+        given_up = sum(lane.retrying.dropped for lane in self.lanes)
+        stats = [lane.queue.stats() for lane in self.lanes]
+        lost = sum(each.dropped for each in stats)
+        return Totals(
+            finished=lost + sum(each.delivered for each in stats),
+            dropped=lost + given_up,
+            retries=retries,
+        )
+
+    def flush(self, timeout: float | None = None) -> bool:
+        deadline = monotonic() + _check.timeout(timeout)
+        return all(lane.queue.flush(max(0.0, deadline - monotonic())) for lane in self.lanes)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Wait for all lanes, interrupt what is late, then close the HTTPSink."""
+        super().close(timeout)
+        turns = self._turns
+        with turns.changed:
+            turns.changed.notify_all()
+        self.late = not self.flush(timeout)
+        # Nothing is under way now, or else it ends: requests and back-offs.
+        self._http.close(0.0 if self.late else timeout)
+        for lane in self.lanes:
+            lane.retrying.close(0.0 if self.late else timeout)
+        stuck = False
+        for lane in self.lanes:
+            try:
+                lane.queue.close(GRACE if self.late else timeout)
+            except CloseTimeoutError:
+                stuck = True
+        left = [event for lane in self.lanes for event in lane.undelivered]
+        if left or stuck:
+            raise CloseTimeoutError(f"{len(left)} events were not delivered", left)
