@@ -26,9 +26,11 @@ def _lines(family: Family, accounts: list[Account], openmetrics: bool) -> Iterat
     yield f"# HELP {family.name}{suffix} {family.help}\n"
     yield f"# TYPE {family.name}{suffix} {family.kind}\n"
     for account in accounts:
+        endpoint = account.name.translate(_ESCAPED)
         for name, labels, values, number in family.rows(account):
-            text = ",".join(
-                f'{label}="{value.translate(_ESCAPED)}"'
-                for label, value in zip(labels, values, strict=True)
-            )
-            yield f"{name}{{{text}}} {float(number)!r}\n"
+            # The endpoint is the last label of each; some have another one before it.
+            if len(labels) == 1:
+                yield f'{name}{{{labels[0]}="{endpoint}"}} {number}\n'
+            else:
+                value = values[0].translate(_ESCAPED)
+                yield f'{name}{{{labels[0]}="{value}",{labels[1]}="{endpoint}"}} {number}\n'

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ._ledger import Account
 
-
-class Row(NamedTuple):
-    """One sample: its name, its labels, and the number."""
-
-    name: str
-    labels: tuple[str, ...]
-    values: tuple[str, ...]
-    number: float
+Row: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], float]
+"""One sample: its name, the names and the values of its labels, and the number."""
 
 
 class Family(NamedTuple):
@@ -40,14 +34,17 @@ def _events(account: Account) -> Iterator[Row]:
         ("Dropped", account.dropped),
         ("Retries", account.retries),
     ):
-        yield Row(
-            "registry_notifications_events_total", ("type", "endpoint"), (kind, account.name), count
+        yield (
+            "registry_notifications_events_total",
+            ("type", "endpoint"),
+            (kind, account.name),
+            count,
         )
 
 
 def _statuses(account: Account) -> Iterator[Row]:
     for status, count in account.statuses.items():
-        yield Row(
+        yield (
             "registry_notifications_status_total",
             ("code", "endpoint"),
             (status, account.name),
@@ -57,7 +54,7 @@ def _statuses(account: Account) -> Iterator[Row]:
 
 def _gauge(name: str, help: str, number: Callable[[Account], float], merge: str) -> Family:
     def rows(account: Account) -> Iterator[Row]:
-        yield Row(name, ("endpoint",), (account.name,), number(account))
+        yield name, ("endpoint",), (account.name,), number(account)
 
     return Family(name, "gauge", help, rows, merge)
 

@@ -86,9 +86,11 @@ class Publisher:
         self._bury(folder, ask_others(folder, PATIENCE))
 
     def _write(self, family: Family, row: Row) -> None:
-        key = (row.name, row.values)
+        name, labels, values_of_labels, number = row
+        key = (name, values_of_labels)
         is_gauge = family.kind == "gauge"
-        number = row.number if is_gauge else row.number - self._baseline.get(key, 0)
+        if not is_gauge:
+            number -= self._baseline.get(key, 0)
         last = self._published.get(key)
         if number == last:
             return
@@ -97,9 +99,9 @@ class Publisher:
             value = self._values[key] = values.ValueClass(
                 family.kind,
                 family.name,
-                row.name,
-                row.labels,
-                row.values,
+                name,
+                labels,
+                values_of_labels,
                 family.help,
                 multiprocess_mode=family.merge,
             )
@@ -179,11 +181,11 @@ class Publisher:
             self._pipe.close()
         self._reset()
         self._baseline = {
-            (row.name, row.values): row.number
+            (name, values_of_labels): number
             for account in ledger.accounts()
             for family in FAMILIES
             if family.kind != "gauge"
-            for row in family.rows(account)
+            for name, _, values_of_labels, number in family.rows(account)
         }
         if open_endpoints():
             self.start()
