@@ -9,7 +9,7 @@ from ..contenders import Contender
 from ..race import Race
 from ..work import Work, lane
 
-EVENTS = 30_000  #: a second and a half of writing
+EVENTS = 15_000  #: three quarters of a second of writing
 
 ALONE = Contender("alone", "others", "neighbour", (("delivery", "nothing"),))
 FASTSINKS = Contender("fastsinks", "fastsinks", "neighbour", (("delivery", "endpoints"),))
@@ -49,4 +49,4 @@ BARS = (
     ),
 )
 
-RACE = Race("neighbour", tuple(WORKS.values()), BARS, rounds=8)
+RACE = Race("neighbour", tuple(WORKS.values()), BARS, rounds=20)
