@@ -191,6 +191,39 @@ class TestFairness:
         dispatcher.close()
 
 
+def test_a_call_that_came_too_late_is_not_the_last():
+    """A worker is called, another is quicker and blocks: who becomes ready next calls again."""
+
+    class Relay(NullSink):
+        def __init__(self):
+            super().__init__()
+            self.free = threading.Semaphore(2)
+            self.inner = [Queue(Recorder(self.pause), listeners=[self]) for _ in range(2)]
+
+        def pause(self, events):
+            if isinstance(events[0], threading.Event):
+                events[0].wait(DEADLINE)
+
+        def ingress(self, event):
+            pass
+
+        def egress(self, event):
+            self.free.release()
+
+        def write(self, event):
+            self.free.acquire()
+            self.inner[bool(event)].write(event)
+
+    for _ in range(50):
+        relay, opened = Relay(), threading.Event()
+        with Queue(relay) as queue:
+            queue.write_many([opened, 0, 1, 0, 1])
+            threading.Timer(0.002, opened.set).start()
+            assert queue.flush(DEADLINE)
+        for inner in relay.inner:
+            inner.close()
+
+
 class TestClose:
     def test_it_is_idempotent(self):
         dispatcher = Dispatcher(name="mine")
