@@ -526,9 +526,12 @@ class Dispatcher:
             self._ready.append(strand)
             self._call()
 
-    def _schedule_at(self, when: float, strand: Any) -> None:
+    def _schedule_at(self, when: float, strand: Any, *, lingers: bool = False) -> None:
         """Put the running queue on a timer."""
         with self._cond:
+            if lingers and self._closing:  # since the queue looked
+                self._ready.append(strand)
+                return
             self._tickets += 1
             strand._ticket = self._tickets
             heapq.heappush(self._timers, (when, strand._ticket, strand))
@@ -667,6 +670,9 @@ class Dispatcher:
                     if len(self._ready) > 1:
                         self._call()
                     return True
+                # Whoever was called has come, and another may have been quicker: the next to
+                # become ready has to call again.
+                self._called = False
                 if not self._open and not self._busy:
                     leave_at = now
                 if not self._watching:
@@ -958,7 +964,7 @@ class Queue(Sink):
             # Where _linger_until is set, it has lingered, or was told not to.
             if self._linger and wants_more and not self._linger_until:
                 self._linger_until = monotonic() + self._linger
-                self._dispatcher._schedule_at(self._linger_until, self)
+                self._dispatcher._schedule_at(self._linger_until, self, lingers=True)
                 return "timer"
         self._linger_until = 0.0
         self._block = [self._waiting.popleft() for _ in range(n)]

@@ -111,6 +111,20 @@ cdef inline void backlog_push(Backlog *self, PyObject *item) noexcept nogil:
     self.count += 1
 
 
+cdef inline bint backlog_append(Backlog *self, PyObject *item) noexcept nogil:
+    """Reserve and push one; false without memory."""
+    cdef Chunk *tail = self.tail
+    if self.end == tail.size:
+        if not backlog_reserve(self, 1):
+            return False
+        self.tail = tail = tail.next
+        self.end = 0
+    tail.items[self.end] = item
+    self.end += 1
+    self.count += 1
+    return True
+
+
 cdef inline PyObject *backlog_pop(Backlog *self) noexcept nogil:
     """Take the oldest; there is one."""
     cdef Chunk *chunk = self.head

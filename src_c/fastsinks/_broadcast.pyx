@@ -34,7 +34,7 @@ from ._sync cimport (
 fs_init()
 
 cdef Py_ssize_t AHEAD = 6  # sinks between asking for one's memory and writing to it
-cdef double HOLD = 0.0005  # seconds that a fan-out keeps the GIL before others may have it
+cdef double HOLD = 0.0003  # seconds that a fan-out keeps the GIL before others may have it
 
 
 cdef class Snapshot:

@@ -1,6 +1,6 @@
 from cpython.object cimport PyObject
 
-from ._sync cimport fs_condition, fs_lock, fs_signal
+from ._sync cimport fs_condition, fs_lock, fs_signal, fs_spot
 
 
 cdef enum Outcome:
@@ -21,6 +21,10 @@ cdef struct Strand:
     double when  # dispatcher's lock: of the timer
 
 
+# Whom call() wants at work: NULL nobody, START a new worker, else the one at that spot.
+ctypedef fs_spot *Summons
+
+
 cdef class Dispatcher:
     cdef object __weakref__
     cdef readonly int max_workers
@@ -28,7 +32,7 @@ cdef class Dispatcher:
     cdef readonly str name
 
     cdef fs_lock _lock  # guards all below; the last in the order of locks
-    cdef fs_condition _call  # standing workers wait here for a turn
+    cdef fs_spot *_spots  # where standing workers wait for a turn
     cdef fs_condition _watch  # the one that keeps the time waits here
     cdef fs_signal _change  # closers wait here
     cdef Strand *_first  # the ready, in order
@@ -40,7 +44,7 @@ cdef class Dispatcher:
     cdef Py_ssize_t _busy  # how many are not idle
     cdef Py_ssize_t _open  # how many belong to queues that are not closed
     cdef int _workers  # alive or being started
-    cdef int _standing  # parked, waiting for a turn
+    cdef int _standing  # parked at a spot, waiting for a turn
     cdef bint _watching  # one more is parked: it keeps the time
     cdef bint _ticking  # ... and looks every millisecond whether running workers are blocked
     cdef bint _called  # a worker has been called, or started, and has not yet come
@@ -52,23 +56,24 @@ cdef class Dispatcher:
     cdef bint _closing  # close() has been called
     cdef bint _stopped  # ... and is over: workers leave
 
-    # For queues. Those with a bint result say whether start_worker() must be called, by a
-    # thread that holds no lock.
+    # For queues. A result that is not NULL is for answer(), called with no lock held.
     cdef int attach(self) except -1
     cdef void detach(self) noexcept
     cdef void closed_one(self) noexcept
-    cdef bint schedule(self, Strand *strand) noexcept  # was idle
-    cdef void schedule_at(self, Strand *strand, double when) noexcept  # is running
-    cdef bint expedite(self, Strand *strand) noexcept  # if on a timer
-    cdef void start_worker(self) noexcept
+    cdef Summons schedule(self, Strand *strand) noexcept  # was idle
+    cdef void schedule_at(self, Strand *strand, double when, bint lingers) noexcept  # is running
+    cdef Summons expedite(self, Strand *strand) noexcept  # if on a timer
+    cdef void answer(self, Summons call) noexcept
     cdef bint help(self) except -1
 
-    cdef bint call(self) noexcept nogil
+    cdef Summons call(self) noexcept nogil
     cdef void promote(self, double now) noexcept nogil
     cdef void push_ready(self, Strand *strand) noexcept nogil
     cdef Strand *pop_ready(self) noexcept nogil
     cdef void settle(self, Strand *strand, Outcome outcome) noexcept nogil
-    cdef bint park(self) noexcept nogil
+    cdef Summons pop_spot(self) noexcept nogil
+    cdef void call_all(self) noexcept nogil
+    cdef bint park(self, fs_spot *spot) noexcept nogil
     cdef int work(self) except -1
     cdef void acquire(self) noexcept
     cdef void after_fork(self) noexcept

@@ -13,7 +13,7 @@ moves, there are twice as many every four milliseconds. A worker that returns fr
 call finds another epoch, and parks. While nothing is ready nobody wakes up, except for timers.
 
 Who waits where:
-- standing workers on `_call`, until called or `idle_timeout` has passed;
+- standing workers at `_spots`, until called or `idle_timeout` has passed;
 - one watching worker on `_watch`, until called, the next timer, a tick, or idle;
 - closers on `_change`, until no queue is busy.
 All re-check under `_lock`; a wait by a worker holds no GIL and runs no signal handlers,
@@ -42,18 +42,22 @@ from ._sync cimport (
     decref,
     fs_acquire_leaf,
     fs_breathe,
+    fs_call,
     fs_condition_init,
     fs_init,
     fs_is_inherited,
     fs_lock_init,
     fs_notify_leaf,
+    fs_pop,
     fs_now,
     fs_release_leaf,
     fs_signal_init,
     fs_sleep,
+    fs_spot_free,
+    fs_spot_init,
+    fs_stand,
     fs_wait,
-    fs_wake_all,
-    fs_wake_one,
+    fs_wake,
     incref,
 )
 
@@ -69,11 +73,13 @@ cdef extern from *:
 
 fs_init()
 
+cdef Summons START = <Summons>1
+
 # Seconds without progress after which running workers count as blocked; and for those that
 # took over from them, which on a machine with too much to do may just not have been let run.
 cdef double TICK = 0.001
 cdef double NEXT_TICK = 0.004
-cdef double HOLD = 0.0005  # seconds that a worker keeps the GIL before others may have it
+cdef double HOLD = 0.0003  # seconds that a worker keeps the GIL before others may have it
 cdef int MOST_TURNS = 1 << 16
 
 
@@ -89,7 +95,6 @@ cdef class Dispatcher:
 
     def __cinit__(self, *args, **kwargs):
         fs_lock_init(&self._lock)
-        fs_condition_init(&self._call)
         fs_condition_init(&self._watch)
         fs_signal_init(&self._change)
         self._limit = FS_TURNS
@@ -112,15 +117,15 @@ cdef class Dispatcher:
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef unsigned int seen
         cdef Py_ssize_t late
-        cdef bint start
+        cdef Summons call = NULL
         self.acquire()
         self._closing = True  # nobody lingers any more
         # Those on a timer have a go at once: what lingered, and one more attempt.
         self.promote(FS_FOREVER * 1000)
-        start = self._first != NULL and self.call()
+        if self._first != NULL:
+            call = self.call()
         fs_release_leaf(&self._lock)
-        if start:
-            self.start_worker()
+        self.answer(call)
         fs_acquire_leaf(&self._lock)
         while self._busy and not self._stopped and fs_now() < deadline:
             seen = self._change.count
@@ -130,8 +135,8 @@ cdef class Dispatcher:
             fs_acquire_leaf(&self._lock)
         late = self._busy
         self._stopped = True
-        fs_wake_all(&self._call)
-        fs_wake_all(&self._watch)
+        self.call_all()
+        fs_wake(&self._watch)
         fs_release_leaf(&self._lock)
         if late:
             raise CloseTimeoutError(f"{late} queues still had events pending")
@@ -170,46 +175,54 @@ cdef class Dispatcher:
         self.acquire()
         self._open -= 1
         if self._open == 0:
-            fs_wake_all(&self._call)
-            fs_wake_all(&self._watch)
+            self.call_all()
+            fs_wake(&self._watch)
         fs_release_leaf(&self._lock)
 
-    cdef bint schedule(self, Strand *strand) noexcept:
-        cdef bint start
+    cdef Summons schedule(self, Strand *strand) noexcept:
+        cdef Summons call
         incref(strand.owner)
         self.acquire()
         self._busy += 1
         self.push_ready(strand)
-        start = self.call()
+        call = self.call()
         fs_release_leaf(&self._lock)
-        return start
+        return call
 
-    cdef void schedule_at(self, Strand *strand, double when) noexcept:
+    cdef void schedule_at(self, Strand *strand, double when, bint lingers) noexcept:
         self.acquire()
+        if lingers and self._closing:  # since the queue looked
+            self.push_ready(strand)
+            fs_release_leaf(&self._lock)
+            return
         strand.when = when
         self._timed += 1
         sift_up(self._timers, self._timed, strand)
         if strand.slot == 1:
-            fs_wake_all(&self._watch)  # it sleeps until a later time
+            fs_wake(&self._watch)  # it sleeps until a later time
         fs_release_leaf(&self._lock)
 
-    cdef bint expedite(self, Strand *strand) noexcept:
-        cdef bint start = False
+    cdef Summons expedite(self, Strand *strand) noexcept:
+        cdef Summons call = NULL
         self.acquire()
         if strand.slot:
             remove_timer(self._timers, self._timed, strand)
             self._timed -= 1
             self.push_ready(strand)
-            start = self.call()
+            call = self.call()
         fs_release_leaf(&self._lock)
-        return start
+        return call
 
-    cdef void start_worker(self) noexcept:
-        """Start the worker that call() has asked for.
-
-        By way of a bare thread: threading.Thread.start() takes locks of threading's, which
-        this thread may hold if a finaliser got us here, and waits for the new thread.
+    cdef void answer(self, Summons call) noexcept:
+        """Do what call() asked for. A new worker is started by way of a bare thread, for
+        threading.Thread.start() takes locks of threading's, which this thread may hold if a
+        finaliser got us here, and waits for the new thread.
         """
+        if call == NULL:
+            return
+        if call != START:
+            fs_call(call)
+            return
         try:
             _thread.start_new_thread(_start, (self,))
         except BaseException:  # no more threads or memory; or the interpreter is shutting down
@@ -231,15 +244,15 @@ cdef class Dispatcher:
         cdef Strand *strand
         cdef PyObject *owner
         cdef Outcome outcome
-        cdef bint start
+        cdef Summons call = NULL
         self.acquire()
         if self._workers:
             fs_release_leaf(&self._lock)
             return False
-        start = not self._stopped and (self._first != NULL or self._timed) and self.call()
+        if not self._stopped and (self._first != NULL or self._timed):
+            call = self.call()
         fs_release_leaf(&self._lock)
-        if start:
-            self.start_worker()
+        self.answer(call)
         fs_acquire_leaf(&self._lock)
         strand = NULL
         if not self._workers:
@@ -276,25 +289,25 @@ cdef class Dispatcher:
             FS_PREFETCH(<char *>strand.next + 128)
         return strand
 
-    cdef bint call(self) noexcept nogil:
-        """Something is ready: see to it that a worker will notice. True: start one."""
+    cdef Summons call(self) noexcept nogil:
+        """Something is ready: see to it that a worker will notice. The result is for answer()."""
         if self._called:
-            return False
+            return NULL
         if self._running < self._limit:
             if self._standing:
                 self._called = True
-                fs_wake_one(&self._call)
-            elif self._watching:
+                return self.pop_spot()
+            if self._watching:
                 self._called = True
-                fs_wake_all(&self._watch)
+                fs_wake(&self._watch)
             elif self._workers < self.max_workers and not self._stopped:
                 self._called = True
                 self._workers += 1
-                return True
+                return START
         elif self._watching and not self._ticking:
             self._ticking = True
-            fs_wake_all(&self._watch)  # those that run may be blocked
-        return False
+            fs_wake(&self._watch)  # those that run may be blocked
+        return NULL
 
     cdef void promote(self, double now) noexcept nogil:
         """Make ready what was on a timer until now."""
@@ -317,7 +330,15 @@ cdef class Dispatcher:
                 self._limit = FS_TURNS
                 fs_notify_leaf(&self._lock, &self._change)
 
-    cdef bint park(self) noexcept nogil:
+    cdef Summons pop_spot(self) noexcept nogil:
+        self._standing -= 1
+        return fs_pop(&self._spots)
+
+    cdef void call_all(self) noexcept nogil:
+        while self._standing:
+            fs_call(self.pop_spot())
+
+    cdef bint park(self, fs_spot *spot) noexcept nogil:
         """Wait for a turn, which the worker then has; or false: leave."""
         cdef double now = fs_now()
         cdef double leave_at = now + self.idle_timeout / (1 + self._standing)  # of a crowd soon
@@ -369,15 +390,15 @@ cdef class Dispatcher:
                     stay = False
                     break
                 self._standing += 1
-                fs_sleep(&self._call, &self._lock, leave_at)
-                self._standing -= 1
+                if not fs_stand(&self._spots, spot, &self._lock, leave_at):
+                    self._standing -= 1
             now = fs_now()
         else:
             stay = False
         if watching:
             self._watching = self._ticking = False
         if not self._watching and self._standing:
-            fs_wake_one(&self._call)  # somebody else is to keep the time
+            fs_call(self.pop_spot())  # somebody else is to keep the time
         return stay
 
     # ------------------------------------------------------------------------- workers
@@ -390,18 +411,24 @@ cdef class Dispatcher:
         cdef unsigned long epoch
         cdef double since
         cdef unsigned int turns = 0
-        cdef bint start
+        cdef Summons call
         cdef bint stay
         cdef bint blocked
+        cdef fs_spot spot
+        if not fs_spot_init(&spot):
+            fs_spot_free(&spot)
+            self.not_started()
+            return 0
         while True:
             with nogil:
                 fs_acquire_leaf(&self._lock)
-                stay = self.park()
+                stay = self.park(&spot)
                 if not stay:
                     self._workers -= 1
                     fs_notify_leaf(&self._lock, &self._change)
                 fs_release_leaf(&self._lock)
             if not stay:
+                fs_spot_free(&spot)
                 return 0
             since = fs_now()
             fs_acquire_leaf(&self._lock)
@@ -413,18 +440,20 @@ cdef class Dispatcher:
                 owner = strand.owner
                 epoch = self._epoch
                 self._inside += 1
-                start = False
+                call = NULL
                 if self._first != NULL:
-                    start = self.call()  # for another turn, or the watch
-                if not (start or self._called or self._watching or self._standing):
+                    call = self.call()  # for another turn, or the watch
+                if not (self._called or self._watching or self._standing or self._stopped):
                     # Somebody has to stand by, in case that user code blocks.
-                    start = self._workers < self.max_workers and not self._stopped
-                    if start:
+                    if self._workers < self.max_workers:
                         self._called = True
                         self._workers += 1
+                        call = START
                 fs_release_leaf(&self._lock)
-                if start:
+                if call == START:
                     _start(self)  # this thread holds none of threading's locks
+                elif call != NULL:
+                    fs_call(call)
                 outcome = strand.run(owner)
                 fs_acquire_leaf(&self._lock)
                 self.settle(strand, outcome)
@@ -447,7 +476,7 @@ cdef class Dispatcher:
     cdef void after_fork(self) noexcept:
         """In a child: no worker is here, and what was scheduled is the parent's to deliver."""
         fs_lock_init(&self._lock)
-        fs_condition_init(&self._call)
+        self._spots = NULL
         fs_condition_init(&self._watch)
         fs_signal_init(&self._change)
         self._first = self._last = NULL

@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 
 from ._backlog cimport Backlog
 from ._destination cimport Destination
-from ._dispatch cimport Dispatcher, Outcome, Strand
+from ._dispatch cimport Dispatcher, Outcome, Strand, Summons
 from ._retry cimport Attempt, RetryingSink
 from ._sink cimport NullSink, Sink
 from ._sync cimport fs_lock, fs_signal
@@ -76,7 +76,7 @@ cdef class Queue(Sink):
     cdef int accept(self, tuple events) except -1
     cdef int announce(self, tuple events, bint append) except -1
     cdef int append(self, tuple events) except -1
-    cdef bint wake(self) noexcept
+    cdef Summons wake(self) noexcept
     cdef int report(self, list lost, str reason) except -1
     cdef Outcome turn(self) noexcept
     cdef Step next_step(self) noexcept

@@ -32,6 +32,7 @@ from fastsinks._stats import QueueStats
 from ._backlog cimport (
     FEW,
     Chunk,
+    backlog_append,
     backlog_clear,
     backlog_detach,
     backlog_init,
@@ -40,7 +41,7 @@ from ._backlog cimport (
     backlog_reserve,
     free_chunk,
 )
-from ._dispatch cimport IDLE, MORE, TIMED, default_dispatcher
+from ._dispatch cimport IDLE, MORE, TIMED, Summons, default_dispatcher
 from ._sink cimport NullSink, register_native
 from ._sync cimport (
     FS_FOREVER,
@@ -68,7 +69,7 @@ fs_init()
 cdef double GRACE = 0.03
 cdef double CLOSE_GRACE = 0.06
 cdef double HELP = 0.02  # seconds between looks at a dispatcher that has no workers
-cdef double TURN = 0.0005  # seconds after which other queues have their turn
+cdef double TURN = 0.0003  # seconds after which other queues have their turn
 cdef unsigned long long NO_GOAL = <unsigned long long>-1
 cdef dict POLICIES = {
     "block": BLOCK,
@@ -94,6 +95,27 @@ cdef inline unsigned long long finished_up_to(Queue self) noexcept:
 
 cdef inline bint is_full(Queue self) noexcept:
     return self.maxsize > 0 and pending(self) >= <unsigned long long>self.maxsize
+
+
+cdef inline int push(Queue self, object event) except -1:
+    """Accept one event. What has no bounds and no listeners never leaves this function."""
+    cdef Summons call = NULL
+    acquire(self)
+    if self._slow or self._dispatcher._stopped:
+        fs_release(&self._lock)
+        return self.accept((event,))
+    if not backlog_append(&self._backlog, <PyObject *>event):
+        fs_release(&self._lock)
+        raise MemoryError
+    incref(<PyObject *>event)
+    self._accepted += 1
+    self._appended += 1
+    if not self._scheduled or self._linger_until:
+        call = self.wake()
+    fs_release(&self._lock)
+    if call != NULL:
+        self._dispatcher.answer(call)
+    return 0
 
 
 cdef Outcome run(PyObject *owner) noexcept:
@@ -212,30 +234,14 @@ cdef class Queue(Sink):
 
     def write(self, event):
         """Accept an event: append it and return. See ``when_full`` for a full queue."""
-        self.write_c(event)
+        push(self, event)
 
     def write_many(self, events):
         """Accept a block, stored contiguously, or refuse it as a whole."""
         self.write_many_c(events)
 
     cdef int write_c(self, object event) except -1:
-        cdef bint start
-        acquire(self)
-        if self._slow or self._dispatcher._stopped:
-            fs_release(&self._lock)
-            return self.accept((event,))
-        if not backlog_reserve(&self._backlog, 1):
-            fs_release(&self._lock)
-            raise MemoryError
-        incref(<PyObject *>event)
-        backlog_push(&self._backlog, <PyObject *>event)
-        self._accepted += 1
-        self._appended += 1
-        start = self.wake()
-        fs_release(&self._lock)
-        if start:
-            self._dispatcher.start_worker()
-        return 0
+        return push(self, event)
 
     cdef int write_many_c(self, object events) except -1:
         cdef tuple block = tuple(events)  # a list may be changed by others while we wait
@@ -254,7 +260,7 @@ cdef class Queue(Sink):
         cdef PyObject **evicted = NULL
         cdef Py_ssize_t evictions = 0
         cdef bint refused = False
-        cdef bint start = False
+        cdef Summons call = NULL
         cdef unsigned int seen
         acquire(self)
         while True:
@@ -268,11 +274,11 @@ cdef class Queue(Sink):
             if self._policy == BLOCK:
                 seen = self._space.count
                 if self._linger_until:  # what does not fit cannot fill the block
-                    start = self._dispatcher.expedite(&self._strand)
+                    call = self._dispatcher.expedite(&self._strand)
                 fs_release(&self._lock)
-                if start:
-                    self._dispatcher.start_worker()
-                    start = False
+                if call != NULL:
+                    self._dispatcher.answer(call)
+                    call = NULL
                 if self._runner == fs_self():
                     raise QueueFullError(f"{self.name} is full, and only its own delivery waits")
                 fs_wait(&self._lock, &self._space, seen, fs_now() + FS_FOREVER)
@@ -300,13 +306,13 @@ cdef class Queue(Sink):
                     incref(<PyObject *>events[i])
                     backlog_push(&self._backlog, <PyObject *>events[i])
                 self._appended += n
-                start = self.wake()
+                call = self.wake()
             else:
                 self._accepted -= n
                 n = -1
         fs_release(&self._lock)
-        if start:
-            self._dispatcher.start_worker()
+        if call != NULL:
+            self._dispatcher.answer(call)
         try:
             if n < 0:
                 raise MemoryError
@@ -344,7 +350,7 @@ cdef class Queue(Sink):
     cdef int append(self, tuple events) except -1:
         """Append what has been accepted."""
         cdef Py_ssize_t i
-        cdef bint start
+        cdef Summons call
         acquire(self)
         if self._abandoned:
             fs_release(&self._lock)
@@ -356,20 +362,20 @@ cdef class Queue(Sink):
             incref(<PyObject *>events[i])
             backlog_push(&self._backlog, <PyObject *>events[i])
         self._appended += len(events)
-        start = self.wake()
+        call = self.wake()
         fs_release(&self._lock)
-        if start:
-            self._dispatcher.start_worker()
+        if call != NULL:
+            self._dispatcher.answer(call)
         return 0
 
-    cdef bint wake(self) noexcept:
-        """Under the lock: something was appended. True: call start_worker()."""
+    cdef Summons wake(self) noexcept:
+        """Under the lock: something was appended. The result is for answer()."""
         if not self._scheduled:
             self._scheduled = True
             return self._dispatcher.schedule(&self._strand)
         if self._linger_until and (self._backlog.count >= self._batch_size or is_full(self)):
             return self._dispatcher.expedite(&self._strand)
-        return False
+        return NULL
 
     cdef int report(self, list lost, str reason) except -1:
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
@@ -390,7 +396,7 @@ cdef class Queue(Sink):
         cdef double wait
         cdef Step step
         cdef Outcome outcome
-        cdef bint start = False
+        cdef Summons call = NULL
         cdef PyObject *finished = NULL  # delivered; to be dropped without the lock
         acquire(self)
         self._runner = fs_self()
@@ -434,15 +440,16 @@ cdef class Queue(Sink):
                 finished = NULL
             acquire(self)
             if wait > 0 and not self._abandoned:
-                self._dispatcher.schedule_at(&self._strand, fs_now() + min(wait, FS_FOREVER))
+                self._dispatcher.schedule_at(&self._strand, fs_now() + min(wait, FS_FOREVER), False)
                 # Its close() expedites who is on the timer: look once more, now that we are.
-                start = self._retrying._closed and self._dispatcher.expedite(&self._strand)
+                if self._retrying._closed:
+                    call = self._dispatcher.expedite(&self._strand)
                 outcome = TIMED
                 break
         self._runner = 0
         fs_release(&self._lock)
-        if start:
-            self._dispatcher.start_worker()
+        if call != NULL:
+            self._dispatcher.answer(call)
         if finished != NULL:
             decref(finished)
         return outcome
@@ -468,7 +475,7 @@ cdef class Queue(Sink):
         ):
             if not self._linger_until:  # else it has lingered, or was told not to
                 self._linger_until = fs_now() + self._linger
-                self._dispatcher.schedule_at(&self._strand, self._linger_until)
+                self._dispatcher.schedule_at(&self._strand, self._linger_until, True)
                 return LINGER
         self._linger_until = 0.0
         return DELIVER
@@ -701,14 +708,14 @@ cdef class Queue(Sink):
         """
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef unsigned long long goal
-        cdef bint start = False
+        cdef Summons call = NULL
         acquire(self)
         goal = self._hurry = self._appended
         if self._linger_until:
-            start = self._dispatcher.expedite(&self._strand)
+            call = self._dispatcher.expedite(&self._strand)
         fs_release(&self._lock)
-        if start:
-            self._dispatcher.start_worker()
+        if call != NULL:
+            self._dispatcher.answer(call)
         return self.wait(goal, False, deadline)
 
     cdef bint wait(self, unsigned long long goal, bint closing, double deadline) except -1:
@@ -742,7 +749,7 @@ cdef class Queue(Sink):
         once, and delivery goes on. An interrupted ``close`` (Ctrl-C) may be called again.
         """
         cdef double deadline = fs_now() + _check.timeout(timeout)
-        cdef bint start = False
+        cdef Summons call = NULL
         cdef bint first
         acquire(self)
         first = not self._closed
@@ -753,14 +760,14 @@ cdef class Queue(Sink):
         if not self._finished and not self._dst_closing:
             if not self._scheduled:
                 self._scheduled = True
-                start = self._dispatcher.schedule(&self._strand)
+                call = self._dispatcher.schedule(&self._strand)
             elif self._linger_until:
-                start = self._dispatcher.expedite(&self._strand)
+                call = self._dispatcher.expedite(&self._strand)
         fs_release(&self._lock)
         if first:
             self._dispatcher.closed_one()
-        if start:
-            self._dispatcher.start_worker()
+        if call != NULL:
+            self._dispatcher.answer(call)
         if not self.wait(0, True, deadline):
             if self._runner == fs_self():
                 return

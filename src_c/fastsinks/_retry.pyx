@@ -264,8 +264,7 @@ cdef class RetryingSink(Wrapper):
         fs_release(&self._lock)
         if attempt is not None and attempt.driver is not None:
             driver = attempt.driver  # keeps the strand
-            if attempt.dispatcher.expedite(attempt.strand):
-                attempt.dispatcher.start_worker()
+            attempt.dispatcher.answer(attempt.dispatcher.expedite(attempt.strand))
 
 
 register_native(RetryingSink)

@@ -13,6 +13,9 @@ cdef extern from "sync.h":
     ctypedef struct fs_condition:
         pass
 
+    ctypedef struct fs_spot:
+        pass
+
     const double FS_FOREVER
 
     int fs_init() except -1
@@ -37,9 +40,13 @@ cdef extern from "sync.h" nogil:
     void fs_release_leaf(fs_lock *lock)
     void fs_notify_leaf(fs_lock *lock, fs_signal *signal)
     void fs_condition_init(fs_condition *condition)
-    void fs_wake_one(fs_condition *condition)
-    void fs_wake_all(fs_condition *condition)
+    void fs_wake(fs_condition *condition)
     void fs_sleep(fs_condition *condition, fs_lock *lock, double until)
+    bint fs_spot_init(fs_spot *spot)
+    void fs_spot_free(fs_spot *spot)
+    fs_spot *fs_pop(fs_spot **top)
+    void fs_call(fs_spot *spot)
+    bint fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double until)
     void FS_PREFETCH(const void *address)
     void FS_ADD(unsigned long long counter, unsigned long long n)
     unsigned long long FS_READ(unsigned long long counter)
