@@ -132,6 +132,8 @@ class Response(http.client.HTTPResponse):
         super().begin(*args, **options)
         if self.fp.raw.ended:  # type: ignore[attr-defined]
             raise http.client.IncompleteRead(b"")
+        if self.length == 0 and not self.will_close:
+            self.close()  # nothing to read: the connection can serve again
 
 
 class Connection(HTTPConnection):

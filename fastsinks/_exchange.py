@@ -68,8 +68,11 @@ class Exchanges:
     def __init__(self, limit: int = 1, allow: Allow | None = None) -> None:
         self._limit = limit
         self._allow = allow
-        self._cond = threading.Condition(threading.RLock())
-        # All below is guarded by _cond.
+        # To enter the lock itself costs a fraction of what entering the condition does.
+        self._lock = threading.RLock()
+        self._cond = threading.Condition(self._lock)
+        # All below is guarded by _lock.
+        self._waiting = 0  # threads that wait for anything, so that others need not notify nobody
         self._running: dict[int, Exchange] = {}  # by the ident of the thread
         self._sockets: set[socket.socket] = set()  # open ones, idle connections included
         self._lookups: dict[tuple[str, int], Lookup] = {}
@@ -79,27 +82,35 @@ class Exchanges:
     def begin(self, timeout: float) -> Exchange:
         """Wait for a turn, then start the clock. Raises SinkClosedError."""
         me = get_ident()
-        with self._cond:
+        with self._lock:
             if me in self._running:
                 raise RuntimeError("a request's own thread wrote to the sink that it is serving")
             while not self._closed and len(self._running) >= self._limit:
-                self._cond.wait()
+                self._wait()
             if self._closed:
                 raise SinkClosedError
             exchange = self._running[me] = Exchange(timeout)
             return exchange
 
     def end(self) -> None:
-        with self._cond:
+        with self._lock:
             self._running.pop(get_ident(), None)
-            self._cond.notify_all()
+            if self._waiting:
+                self._cond.notify_all()
+
+    def _wait(self, timeout: float | None = None) -> None:
+        self._waiting += 1
+        try:
+            self._cond.wait(timeout)
+        finally:
+            self._waiting -= 1
 
     def current(self) -> Exchange:
         """The calling thread's."""
         return self._running[get_ident()]
 
     def count(self) -> None:
-        with self._cond:
+        with self._lock:
             self.requests += 1
 
     @property
@@ -112,21 +123,21 @@ class Exchanges:
 
     def track(self, sock: socket.socket) -> None:
         """From now on ``interrupt`` reaches ``sock``. Raises SinkClosedError."""
-        with self._cond:
+        with self._lock:
             if self._closed:
                 raise SinkClosedError
             self._sockets.add(sock)
 
     def release(self, sock: socket.socket, close: Callable[[], object]) -> None:
         """Call ``close``, which closes ``sock`` now or when its last reader does."""
-        with self._cond:
+        with self._lock:
             close()
             if sock.fileno() < 0:
                 self._sockets.discard(sock)
 
     def interrupt(self) -> None:
         """Refuse further requests, and make those in progress fail at once."""
-        with self._cond:
+        with self._lock:
             self._closed = True
             for sock in self._sockets:
                 try:
@@ -140,12 +151,12 @@ class Exchanges:
         """Wait until no other thread has a request in progress; false if one still has."""
         deadline = monotonic() + timeout
         me = get_ident()
-        with self._cond:
+        with self._lock:
             while self._running.keys() - {me}:
                 left = deadline - monotonic()
                 if left <= 0:
                     return False
-                self._cond.wait(min(left, LONGEST))
+                self._wait(min(left, LONGEST))
             return True
 
     def disown(self) -> None:
@@ -173,7 +184,7 @@ class Exchanges:
             pass
         exchange = self.current()
         key = (host, port)
-        with self._cond:
+        with self._lock:
             lookup = self._lookups.get(key)
             mine = lookup is None
             if lookup is None:
@@ -185,11 +196,11 @@ class Exchanges:
                 ).start()
             except RuntimeError:  # the interpreter is shutting down: no more threads
                 self._look_up(key, lookup)
-        with self._cond:
+        with self._lock:
             while not lookup.done:
                 if self._closed:
                     raise SinkClosedError
-                self._cond.wait(exchange.remaining())
+                self._wait(exchange.remaining())
         if lookup.addresses is None:
             # One error may serve several threads: each raises its own, without the others' frames.
             assert lookup.error is not None
@@ -215,7 +226,7 @@ class Exchanges:
         except Exception as error:
             lookup.error = error.with_traceback(None)
         finally:
-            with self._cond:
+            with self._lock:
                 lookup.done = True
                 self._lookups.pop(key, None)
                 self._cond.notify_all()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.util import Retry
 
 from ._connection import Connection, TLSConnection
 from ._exchange import Exchange, Exchanges
@@ -21,6 +22,10 @@ BODY_LIMIT = 64 * 1024
 
 POOLS = 4
 """Origins to keep connections to: the sink's own, and the latest that it was redirected to."""
+
+
+NO_RETRIES = Retry(False, redirect=False)
+"""What urllib3 makes of ``retries=False``, made once: errors are raised as they are."""
 
 
 class Answer(NamedTuple):
@@ -70,11 +75,10 @@ class Transport:
                 raise
             response = self._open(exchange, address, body, headers)
         try:
-            return Answer(
-                response.status,
-                response.headers.get("Location"),
-                response.headers.get("Retry-After"),
-            )
+            status, headers = response.status, response.headers
+            if 200 <= status < 300:
+                return Answer(status, None, None)
+            return Answer(status, headers.get("Location"), headers.get("Retry-After"))
         finally:
             _finish(response, exchange)
 
@@ -88,7 +92,7 @@ class Transport:
             address.path,
             body,
             headers,
-            retries=False,
+            retries=NO_RETRIES,
             redirect=False,
             assert_same_host=False,
             preload_content=False,
@@ -154,6 +158,9 @@ def _finish(response: BaseHTTPResponse, exchange: Exchange) -> None:
 
     The status has decided by now: whatever goes wrong here goes wrong after the answer.
     """
+    if response.closed and response.status >= 200:  # there was no body
+        response.release_conn()
+        return
     exchange.budget = BODY_LIMIT
     try:
         length = response.length_remaining
