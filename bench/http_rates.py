@@ -36,6 +36,7 @@ HEADERS = {"Content-Type": EVENTS_MEDIA_TYPE, "User-Agent": "bench"}
 DEADLINE = 60.0
 
 Measure = tuple[float, float]  #: seconds and CPU seconds, both for one event
+TIME, CPU = 0, 1
 
 EVENTS = {"endpoint": 20_000, "connection": 200, "single": 1000, "sink": 1000, "bare": 1000}
 
@@ -136,21 +137,19 @@ def measure(rounds: int = 11, size: float = 1.0) -> dict[str, float]:
             receiver.terminate()
     del rows[0]  # connecting, and whatever else is done once
 
-    def median(figure: Callable[[dict[str, Measure]], float]) -> float:
-        return statistics.median(map(figure, rows))
+    def median(name: str, part: int, to: str | None = None) -> float:
+        return statistics.median(row[name][part] / (row[to][part] if to else 1) for row in rows)
 
-    return {
-        "endpoint_cpu_us": median(lambda row: row["endpoint"][1] * 1e6),
-        "endpoint_rate_to_connection": median(
-            lambda row: row["connection"][0] / row["endpoint"][0]
-        ),
-        **{
-            f"{name}_{kind}_to_bare": median(lambda row, n=name, i=i: row[n][i] / row["bare"][i])
-            for name in ("single", "sink")
-            for i, kind in enumerate(("time", "cpu"))
-        },
-        **{f"{name}_us": median(lambda row, n=name: row[n][0] * 1e6) for name in EVENTS},
+    figures = {
+        "endpoint_cpu_us": median("endpoint", CPU) * 1e6,
+        "endpoint_rate_to_connection": median("connection", TIME, "endpoint"),
     }
+    for name in ("single", "sink"):
+        figures[f"{name}_time_to_bare"] = median(name, TIME, "bare")
+        figures[f"{name}_cpu_to_bare"] = median(name, CPU, "bare")
+    for name in EVENTS:
+        figures[f"{name}_us"] = median(name, TIME) * 1e6
+    return figures
 
 
 def main() -> int:
