@@ -34,11 +34,11 @@ cdef struct Chunk:
 
 
 cdef struct Backlog:
-    Chunk *head
     Chunk *tail
-    Py_ssize_t first  # index in head of the oldest
     Py_ssize_t end  # index in tail after the newest
     Py_ssize_t count
+    Chunk *head
+    Py_ssize_t first  # index in head of the oldest
     Chunk own  # the first chunk
 
 

@@ -30,48 +30,51 @@ cdef enum Step:  # what a worker does next
 
 
 cdef class Queue(Sink):
-    # In the order of use: what a write and a delivery touch is in the first cache lines. What
-    # has no other guard is guarded by _lock, under which the dispatcher's may be taken.
+    # In the order of use: a thousand queues are in no cache, and what a write and a delivery
+    # touch should be few lines of 64 bytes. What has no other guard is guarded by _lock,
+    # under which the dispatcher's may be taken.
     cdef Dispatcher _dispatcher  # set once
     cdef bint _slow  # closed, bounded or listened to: accept() sees to it all
     cdef bint _scheduled  # the strand is ready, running or on a timer
+    cdef unsigned long _generation  # of processes: another one after a fork
     cdef unsigned long long _accepted
     cdef unsigned long long _appended  # events that ever entered the backlog
     cdef double _linger_until  # 0: does not linger
-    cdef Strand _strand  # the dispatcher's
     cdef Backlog _backlog  # accepted, not yet taken for delivery
+    cdef Strand _strand  # the dispatcher's
     cdef Mode _mode  # set once
     cdef bint _troubled  # drops since the last delivery; the runner's alone
-    cdef Destination _dst  # set once
-    cdef NullSink _null  # set once: dst, with INSTANT
-    cdef tuple _listeners  # set once
     cdef unsigned long long _delivered
-    cdef unsigned long long _dropped
-    cdef unsigned long long _goal  # the least _appended that a flush waits for, or NO_GOAL
-    cdef unsigned long _runner  # the thread that delivers just now, or 0
-    cdef PyObject *_single  # in flight, with SINGLE; the reference is the runner's
     cdef Py_ssize_t _in_flight  # how many events; a closer that gives up on them sets it to 0
+    cdef unsigned long _runner  # the thread that delivers just now, or 0
+    cdef unsigned long long _goal  # the least _appended that a flush waits for, or NO_GOAL
     cdef Py_ssize_t _settling  # counted, but not yet reported to listeners and dead letter
-    cdef readonly Py_ssize_t maxsize  # set once
+    cdef NullSink _null  # set once: dst, with INSTANT
     cdef double _linger  # set once
+    cdef readonly Py_ssize_t maxsize  # set once
     cdef bint _abandoned  # a closer's deadline has passed
     cdef bint _dst_closing  # somebody closes dst
+    cdef Destination _dst  # set once
+    cdef tuple _listeners  # set once
+    cdef PyObject *_single  # in flight, with SINGLE; the reference is the runner's
+    cdef unsigned long long _dropped
     cdef bint _finished  # dst is closed, or a closer has given up
     cdef Policy _policy  # set once
-    cdef fs_lock _lock
-    cdef fs_signal _space  # there is room, or no more writing: writers wait for it
-    cdef fs_signal _done  # something has finished: flush and close wait for it
     cdef Py_ssize_t _batch_size  # set once
     cdef unsigned long long _hurry  # _appended at the last flush: no lingering below
     cdef list _block  # in flight, with BLOCKS and RETRYING; never changed
     cdef Attempt _attempt  # how far _block is, with RETRYING
     cdef RetryingSink _retrying  # set once: dst, with RETRYING
+    cdef bint _lets_others_run  # set once: what it retries to is in Python
     cdef list _left  # in flight when abandoned, and not delivered
     cdef object _close_error  # raised by dst.close(), for one closer
     cdef double _close_by  # the earliest deadline of all closers
     cdef object _dead_letter  # set once
     cdef object _trouble  # logs drops, once there is one
     cdef str _name  # set once
+    cdef fs_lock _lock
+    cdef fs_signal _space  # there is room, or no more writing: writers wait for it
+    cdef fs_signal _done  # something has finished: flush and close wait for it
 
     cdef int accept(self, tuple events) except -1
     cdef int announce(self, tuple events, bint append) except -1

@@ -48,7 +48,7 @@ from ._sync cimport (
     decref,
     fs_acquire,
     fs_init,
-    fs_is_inherited,
+    fs_generation,
     fs_lock_init,
     fs_notify,
     fs_now,
@@ -80,7 +80,7 @@ cdef dict POLICIES = {
 
 
 cdef inline void acquire(Queue self) noexcept:
-    if fs_is_inherited(&self._lock):
+    if self._generation != fs_generation:
         self.after_fork()
     fs_acquire(&self._lock)
 
@@ -134,6 +134,7 @@ cdef class Queue(Sink):
     """
 
     def __cinit__(self, *args, **kwargs):
+        self._generation = fs_generation
         fs_lock_init(&self._lock)
         fs_signal_init(&self._space)
         fs_signal_init(&self._done)
@@ -158,6 +159,7 @@ cdef class Queue(Sink):
     ):
         if self._dst is not None:
             raise RuntimeError("a queue is initialised once")
+        cdef Destination inner
         destination = Destination(dst)
         self.maxsize = _check.size("maxsize", maxsize)
         policy = POLICIES.get(when_full) if isinstance(when_full, str) else None
@@ -179,6 +181,10 @@ cdef class Queue(Sink):
         if type(dst) is RetryingSink:
             self._mode = RETRYING
             self._retrying = dst
+            # Code in Python lets go of the GIL by itself, while it waits for a receiver
+            # anyhow: a nap for each of its requests would be longer than most of them.
+            inner = self._retrying._dst
+            self._lets_others_run = inner._native is None and inner._native_many is None
         elif self._batch_size > 1 and destination.takes_blocks:
             self._mode = BLOCKS
         elif type(dst) is NullSink and not self._listeners:
@@ -409,8 +415,10 @@ cdef class Queue(Sink):
                 outcome = TIMED
                 break
             if step == DELIVER and end and fs_now() >= end:
-                outcome = MORE
-                break
+                if self._dispatcher._first != NULL or not self._lets_others_run:
+                    outcome = MORE
+                    break
+                end = 0.0
             wait = 0.0
             if step == DELIVER and self._mode == INSTANT and self.deliver_instantly(&end) == 0:
                 continue
@@ -894,6 +902,7 @@ cdef class Queue(Sink):
 
         References to it are leaked: a thread that is not here may have been moving them.
         """
+        self._generation = fs_generation
         fs_lock_init(&self._lock)
         fs_signal_init(&self._space)
         fs_signal_init(&self._done)

@@ -53,7 +53,7 @@ static inline int fs_init(void) {
 
 /* An object's lock, and where those sleep who wait for one of the object's signals. */
 typedef struct {
-    unsigned long generation; /* first: next to the fields that its owner uses most */
+    unsigned long generation;
     pthread_mutex_t mutex;
     pthread_cond_t cond;
 } fs_lock;
