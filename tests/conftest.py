@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts background jobs with Ctrl-C ignored, and so would be every program that a
+    # test starts and interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if fastsinks.backend != WANTED:
         raise pytest.UsageError(
             f"the backend is {fastsinks.backend!r}, the environment asks for {WANTED!r}"
