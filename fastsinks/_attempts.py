@@ -10,8 +10,8 @@ _SHOWN = 500  # characters of an error that are kept: a URL may be long
 class Attempts:
     """The outcome of the latest requests; kept for each request, not for each event.
 
-    Written by whoever has the turn to post, read by any thread, and never locked: each
-    attribute is replaced as a whole. Times of day are for showing, the monotonic clock
+    Written by whoever posts, read by any thread, and never locked: each attribute is replaced
+    as a whole; where several requests end at once, one may go uncounted. Times of day are for showing, the monotonic clock
     for measuring.
     """
 
