@@ -11,8 +11,8 @@ class Attempts:
     """The outcome of the latest requests; kept for each request, not for each event.
 
     Written by whoever posts, read by any thread, and never locked: each attribute is replaced
-    as a whole; where several requests end at once, one may go uncounted. Times of day are for showing, the monotonic clock
-    for measuring.
+    as a whole; where several requests end at once, one may go uncounted. Times of day are
+    for showing, the monotonic clock for measuring.
     """
 
     __slots__ = ("consecutive_failures", "failing_since", "last_error", "last_error_at")
