@@ -57,7 +57,7 @@ class Sink:
 
     _closed = False
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Any, /) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not implement write()")
 
     def write_many(self, events: Iterable[Any]) -> None:
@@ -90,7 +90,7 @@ class NullSink(Sink):
     def count(self) -> int:
         return self._count
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Any, /) -> None:
         self.write_many((event,))
 
     def write_many(self, events: Iterable[Any]) -> None:
@@ -153,7 +153,7 @@ class Filter(_Wrapper):
             raise TypeError(f"a matcher is callable or has match(event), unlike {matcher!r}")
         self._match = match
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Any, /) -> None:
         if self._closed:
             raise SinkClosedError
         if self._match(event):
@@ -249,7 +249,7 @@ class Broadcaster(Sink):
             self._sinks = tuple(known for known in self._sinks if known is not sink)
             self._trouble.pop(id(sink), None)
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Any, /) -> None:
         self._send((event,))
 
     def write_many(self, events: Iterable[Any]) -> None:
@@ -395,7 +395,7 @@ class Channel(Sink):
     def __len__(self) -> int:
         return len(self._items) if self._buffer else 0
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Any, /) -> None:
         item = [event, False]
         with self._cond:
             while self._buffer and len(self._items) >= self._buffer and not self._closed:
@@ -834,7 +834,7 @@ class Queue(Sink):
 
     # -- accepting
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Any, /) -> None:
         self._accept((event,))
 
     def write_many(self, events: Iterable[Any]) -> None:
@@ -1298,7 +1298,7 @@ class RetryingSink(_Wrapper):
     def dropped(self) -> int:
         return self._dropped
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Any, /) -> None:
         self._write([event])
 
     def write_many(self, events: Iterable[Any]) -> None:

@@ -153,7 +153,7 @@ class Endpoint(Sink):
         # A write then costs what the queue's costs: a method of this class would add the
         # price of a Python call. A subclass that has a write of its own keeps it.
         if type(self).write is Endpoint.write:
-            self.write = self._head.write  # type: ignore[method-assign]
+            self.write = self._head.write  # type: ignore[assignment,method-assign]
         if type(self).write_many is Endpoint.write_many:
             self.write_many = self._head.write_many  # type: ignore[method-assign]
         _list(self)

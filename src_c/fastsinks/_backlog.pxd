@@ -2,7 +2,8 @@
 
 One growing array would copy eighty megabytes at ten million events, with the GIL held;
 chunks cost nothing beyond the references, and go back to the allocator as they drain. The
-first chunk is part of the queue, for the one or two events that a queue mostly holds.
+first chunk is part of the queue: of ten thousand queues that hold a few events each, none
+then needs the allocator, which halves what an event to all of them costs.
 All functions are called under the owner's lock; they own what is pushed, and run no
 Python code.
 """
@@ -20,8 +21,8 @@ from posix.mman cimport (
 )
 
 cdef enum:
-    FEW = 4  # references in the first chunk
-    SMALL = 16  # ... in the second; each further one is twice as large
+    FEW = 26  # references in the first chunk: a queue stays below 1 KiB
+    SMALL = 32  # ... in the second; each further one is twice as large
     LARGE = 1024  # ... up to this
     MAPPED = 8190  # ... but for a long backlog, and for a block that does not fit: see new_chunk
     LONG = 65536  # references from which a backlog is long

@@ -122,7 +122,7 @@ cdef class Broadcaster(Sink):
         fs_release(&self._lock)
         return done
 
-    def write(self, event):
+    def write(self, event, /):
         """Hand an event to every sink."""
         self.send(event, None)
 

@@ -58,7 +58,7 @@ cdef class Channel(Sink):
         """How many events are buffered."""
         return self._count if self.buffer else 0
 
-    def write(self, event):
+    def write(self, event, /):
         """Offer an event; blocks until there is room for it, or a reader took it."""
         self.write_c(event)
 

@@ -23,7 +23,7 @@ cdef class Filter(Wrapper):
         if not callable(self._match):
             raise TypeError(f"a matcher is callable or has match(event), unlike {matcher!r}")
 
-    def write(self, event):
+    def write(self, event, /):
         self.write_c(event)
 
     def write_many(self, events):

@@ -78,7 +78,7 @@ cdef class RetryingSink(Wrapper):
         """Events that were given up."""
         return self._dropped
 
-    def write(self, event):
+    def write(self, event, /):
         self.write_list([event])
 
     def write_many(self, events):

@@ -17,7 +17,7 @@ cdef class Sink:
     def __init__(self):
         pass
 
-    def write(self, event):
+    def write(self, event, /):
         """Take one event; any object is one, ``None`` included.
 
         Returns once the event is committed. Raises otherwise, and the caller may try
@@ -65,7 +65,7 @@ cdef class NullSink(Sink):
         """How many events were accepted."""
         return FS_READ(self._count)
 
-    def write(self, event):
+    def write(self, event, /):
         self.write_c(event)
 
     def write_many(self, events):
