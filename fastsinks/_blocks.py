@@ -23,6 +23,7 @@ class Blocks(Sink):
     ) -> None:
         super().__init__()
         self._http = http
+        self.log_label = http.log_label  #: what log lines call it
         self._window = Window(batch_size)
         self._most_bytes = batch_bytes
         self._shared = shared

@@ -45,6 +45,7 @@ class Lane:
         self._dead_letter = dead_letter
         self.expected = 0  # events of its block that are not finished; touched by its owner only
         self.undelivered: list[Any] = []
+        blocks.log_label = name
         self.retrying = RetryingSink(blocks, strategy, dead_letter=dead_letter)
         self.queue = Queue(
             self.retrying, batch_size=batch_size, listeners=[self], dead_letter=self, name=name

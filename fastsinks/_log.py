@@ -30,6 +30,16 @@ def describe_error(error: BaseException) -> str:
     return f"{kind}: {error}" if isinstance(error, SinkError) else kind
 
 
+def describe_sink(sink: Any) -> str:
+    """Name a destination: as it calls itself in logs, or by its type."""
+    label = getattr(sink, "log_label", None)
+    return label[:100] if isinstance(label, str) else type(sink).__name__
+
+
+def info(message: str, *args: Any) -> None:
+    _say(logging.INFO, message, *args)
+
+
 def warning(message: str, *args: Any) -> None:
     _say(logging.WARNING, message, *args)
 
@@ -63,10 +73,11 @@ class Burst:
     handlers of the user's, happens outside it.
     """
 
-    __slots__ = ("_count", "_lock", "_what")
+    __slots__ = ("_count", "_level", "_lock", "_what")
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, level: int = logging.WARNING) -> None:
         self._what = what
+        self._level = level
         self._count = 0
         self._lock = threading.Lock()
 
@@ -75,7 +86,11 @@ class Burst:
             first = self._count == 0
             self._count += count
         if first:
-            warning("%s: %s (%s)", self._what, describe(event), reason)
+            _say(self._level, "%s: %s (%s)", self._what, describe(event), reason)
+
+    def __bool__(self) -> bool:
+        """Whether it has begun and is not over."""
+        return self._count > 0
 
     def over(self) -> None:
         """Call when things work again; cheap when nothing had happened."""
@@ -84,4 +99,13 @@ class Burst:
         with self._lock:
             count, self._count = self._count, 0
         if count > 1:
-            warning("%s: %d events in all", self._what, count)
+            info("%s: %d events in all", self._what, count)
+
+
+class Loss(Burst):
+    """A burst of events that are lost, which is an error."""
+
+    __slots__ = ()
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, logging.ERROR)

@@ -16,6 +16,7 @@ import random
 import sys
 import threading
 import weakref
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import get_ident
@@ -27,8 +28,8 @@ from ._aio import ChannelEvents
 from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
 from ._exit import close_dispatchers
-from ._log import Burst, describe_error
-from ._stats import QueueStats
+from ._log import Burst, Loss, describe_error, describe_sink
+from ._stats import LATENCY_BOUNDS, QueueStats
 
 GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
 CLOSE_GRACE = 0.06  #: ... and for its close() to end: an inner queue has a grace of its own
@@ -336,7 +337,7 @@ class Broadcaster(Sink):
                 with self._cond:
                     self._dropped += len(events)
                     trouble = self._trouble.setdefault(
-                        id(sink), Burst(f"broadcaster: {type(sink).__name__} refused an event")
+                        id(sink), Loss(f"broadcaster: {describe_sink(sink)} refused an event")
                     )
                 trouble.happened(events[0], describe_error(error), len(events))
             else:
@@ -785,12 +786,16 @@ class Queue(Sink):
         self._retrying = (
             dst if type(dst) is RetryingSink else None
         )  # waits on a timer, not a worker
-        self._trouble = Burst(f"{self.name}: dropped an event")
+        self._trouble = Loss(f"{self.name}: dropped an event")
         self._finisher: Any = None
         self._cond = threading.Condition()
         self._accepted = self._delivered = self._dropped = 0
         self._waiting: deque[Any] = deque()
         self._appended = 0  # events that ever entered _waiting
+        # When each pending event was accepted, where that is measured: as in the compiled one.
+        self._since: deque[float] = deque()
+        self._latencies = [0] * (len(LATENCY_BOUNDS) + 1)
+        self._latency_total = 0.0
         self._block: list[Any] = []  # being delivered, or between two attempts
         self._attempt: _Attempt | None = None  # how far the retrying sink got with _block
         self._settling = 0  # counted, but not yet reported to listeners and dead letter
@@ -812,6 +817,7 @@ class Queue(Sink):
         self._cond = threading.Condition()
         self._accepted = self._delivered + self._dropped
         self._waiting.clear()
+        self._since.clear()
         self._block, self._attempt, self._left = [], None, []
         self._scheduled, self._ticket, self._runner = False, 0, None
         if not self._finished:
@@ -831,6 +837,22 @@ class Queue(Sink):
     def stats(self) -> QueueStats:
         with self._cond:
             return QueueStats(self._accepted, self._delivered, self._dropped, len(self))
+
+    def latencies(self) -> tuple[tuple[int, ...], float]:
+        with self._cond:
+            return tuple(self._latencies), self._latency_total
+
+    def oldest(self) -> float:
+        with self._cond:
+            return monotonic() - self._since[0] if self._since else 0.0
+
+    def _measure(self, count: int) -> None:
+        """The oldest ``count`` events are done with."""
+        now = monotonic()
+        for _ in range(count if self._since else 0):
+            age = now - self._since.popleft()
+            self._latencies[bisect_left(LATENCY_BOUNDS, age)] += 1
+            self._latency_total += age
 
     # -- accepting
 
@@ -876,6 +898,8 @@ class Queue(Sink):
             elif self._when_full == "raise":
                 raise QueueFullError(f"{self.name} holds {len(self)} of {self.maxsize} events")
             elif self._when_full == "drop_oldest" and len(self._waiting) >= over:
+                for _ in range(over if self._since else 0):
+                    del self._since[len(self._block)]
                 return tuple(self._waiting.popleft() for _ in range(over))
             else:
                 return events
@@ -898,6 +922,8 @@ class Queue(Sink):
 
     def _append(self, events: tuple[Any, ...]) -> None:
         self._waiting.extend(events)
+        if self._retrying is not None or self._write_many is not None:
+            self._since.extend([monotonic()] * len(events))
         self._appended += len(events)
         if not self._scheduled:
             self._scheduled = True
@@ -995,6 +1021,7 @@ class Queue(Sink):
             if self._block is not block:
                 return  # a closer gave up on this block and has accounted for it
             self._block, self._attempt = [], None
+            self._measure(len(block))
             self._delivered += delivered
             if self._abandoned:
                 self._left, lost = lost, []
@@ -1084,6 +1111,7 @@ class Queue(Sink):
                 self._close_error = error
             else:
                 _log.error("%s: close() raised %s", self.name, describe_error(error))
+        self._trouble.over()
         with self._cond:
             self._finished = True
             self._cond.notify_all()
@@ -1111,10 +1139,12 @@ class Queue(Sink):
             self._delivered += len(self._block) and (self._attempt.done if self._attempt else 0)
             self._dropped += len(left)
             self._block, self._attempt, self._left = [], None, []
+            self._since.clear()
             self._finished = True
             self._cond.notify_all()
         if left:
             self._report(left, "closed before it was delivered")
+            self._trouble.over()
         if isinstance(self._close_error, CloseTimeoutError):
             left = self._close_error.undelivered + left  # what dst had accepted came first
         raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
@@ -1278,8 +1308,10 @@ class RetryingSink(_Wrapper):
         self._dead_letter = dead_letter
         self._write_many = _check.own_write_many(sink, Sink)
         self._fit = _check.own_fit(sink, Sink)
-        self._retry_trouble = Burst(f"retrying {type(sink).__name__}: an attempt failed")
-        self._drop_trouble = Burst(f"retrying {type(sink).__name__}: dropped an event")
+        self._label = describe_sink(sink)
+        self._retry_trouble = Burst(f"{self._label}: an attempt failed, retrying")
+        self._drop_trouble = Loss(f"{self._label}: dropped an event")
+        self._backing_off = False  # and has said so
         self._current: _Attempt | None = None  # whose turn it is
         self._owner: int | None = None  # ident of the thread that writes just now
         self._piece = 1 << 62  # how many events to try at once
@@ -1288,6 +1320,11 @@ class RetryingSink(_Wrapper):
     def _after_fork(self) -> None:
         super()._after_fork()
         self._current = self._owner = None
+
+    def close(self, timeout: float | None = None) -> None:
+        super().close(timeout)
+        self._retry_trouble.over()
+        self._drop_trouble.over()
 
     @property
     def retries(self) -> int:
@@ -1364,6 +1401,9 @@ class RetryingSink(_Wrapper):
                 wait = max(wait, attempt.not_before - monotonic() if attempt.not_before else 0.0)
                 if wait > 0:
                     attempt.waited = True
+                    if self._retry_trouble and not self._backing_off:
+                        self._backing_off = True
+                        _log.warning("%s: backing off for %.3g s", self._label, wait)
                     return min(wait, FOREVER)
             attempt.waited, attempt.not_before = False, 0.0
             n = self._piece if self._write_many is not None else 1
@@ -1390,6 +1430,7 @@ class RetryingSink(_Wrapper):
     def _succeeded(self, attempt: _Attempt, piece: list[Any]) -> None:
         attempt.done += len(piece)
         self._piece = max(self._piece, 2 * len(piece))
+        self._backing_off = False
         self._retry_trouble.over()
         self._drop_trouble.over()
         try:

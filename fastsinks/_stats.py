@@ -12,3 +12,7 @@ class QueueStats(NamedTuple):
     delivered: int
     dropped: int
     pending: int
+
+
+LATENCY_BOUNDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
+"""Seconds: upper bounds of a latency histogram's buckets; one more has what took longer."""

@@ -135,6 +135,7 @@ class Endpoint(Sink):
             )
         else:
             blocks = Blocks(self._http, batch_size=batch_size, batch_bytes=batch_bytes)
+            blocks.log_label = f"endpoint {name!r}"
             self._retrying = RetryingSink(blocks, self._strategy, dead_letter=dead_letter)
         self._queue = Queue(
             self._lanes or self._retrying,
@@ -237,6 +238,23 @@ class Endpoint(Sink):
     def in_flight(self) -> int:
         """HTTP requests that this process has begun and not ended, at most ``concurrency``."""
         return self._http.in_flight
+
+    @property
+    def oldest(self) -> float:
+        """Seconds for which the oldest pending event has waited; 0.0 if nothing is pending."""
+        lanes = self._lanes.lanes if self._lanes is not None else ()
+        return max(self._queue.oldest(), *(lane.queue.oldest() for lane in lanes), 0.0)
+
+    @property
+    def latencies(self) -> tuple[tuple[int, ...], float]:
+        """How long events took from ``write`` to the end of their last attempt: a histogram with
+        the bounds of LATENCY_BOUNDS, and the seconds of all of them together. With a
+        ``concurrency`` it begins when they leave the queue to be sent."""
+        if self._lanes is None:
+            return self._queue.latencies()
+        measured = [lane.queue.latencies() for lane in self._lanes.lanes]
+        buckets = zip(*(buckets for buckets, _ in measured), strict=True)
+        return tuple(map(sum, buckets)), sum(seconds for _, seconds in measured)
 
     @property
     def attempts(self) -> Attempts:

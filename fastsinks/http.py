@@ -120,6 +120,7 @@ class HTTPSink(Sink):
             raise TypeError(f"allow must be callable with an address, unlike {allow!r}")
         self._allow = allow
         self._listeners = _check.listeners(listeners, "success", "failure", "error")
+        self.log_label = f"{type(self).__name__} {self._address.shown}"  #: its name in log lines
         self._counters = Counters()
         self._attempts = Attempts()
 

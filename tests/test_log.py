@@ -5,7 +5,7 @@ import logging
 import threading
 
 import pytest
-from support import DEADLINE, Fails, Recorder, Task, ledger, run_clean
+from support import DEADLINE, Fails, Recorder, Task, Waits, ledger, run_clean
 
 from fastsinks import Breaker, Broadcaster, CloseTimeoutError, Queue, RetryingSink, SinkClosedError
 
@@ -145,9 +145,32 @@ class TestBursts:
         for queue in queues:
             queue.write_many(range(10))
             queue.close()
-        assert len(caplog.records) == 3
         for queue in queues:
-            assert queue.name in caplog.text
+            told = [record.getMessage() for record in caplog.records]
+            first, last = [line for line in told if queue.name in line]
+            assert "int" in first
+            assert "10 events in all" in last
+
+    def test_a_loss_is_an_error_and_a_retry_a_warning(self, caplog):
+        dst = Recorder(Fails())
+        with RetryingSink(dst, Breaker(5, 0.0, max_attempts=2)) as sink:
+            sink.write("event")
+        with Queue(Recorder(Fails())) as queue:
+            queue.write("event")
+        with Broadcaster(Recorder(Fails())) as broadcaster:
+            broadcaster.write("event")
+        told = [(record.levelname, record.getMessage()) for record in caplog.records]
+        assert [level for level, line in told if "retrying" in line] == ["WARNING"]
+        assert [level for level, line in told if "dropped" in line] == ["ERROR"] * 2
+        assert [level for level, line in told if "refused" in line] == ["ERROR"]
+
+    def test_backing_off_is_told_once(self, caplog):
+        strategy = Waits(0.001)
+        with RetryingSink(Recorder(Fails(times=5)), strategy) as sink:
+            sink.write("event")
+        told = [record.getMessage() for record in caplog.records]
+        assert len([line for line in told if "backing off for 0.001 s" in line]) == 1
+        assert "backing off" in told[1]  # after the first failure
 
     def test_success_is_silent(self, caplog):
         with Queue(RetryingSink(Recorder(), Breaker(1, 1.0))) as queue:

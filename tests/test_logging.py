@@ -71,6 +71,7 @@ class TestEndpoints:
         told = [line for line in lines(caplog) if "attempt failed" in line]
         assert len(told) == 2
         first, last = told
+        assert first.startswith("endpoint 'hook': an attempt failed, retrying")
         assert receiver.url() in first
         assert "503 Service Unavailable" in first
         assert "'order-7'" in first
@@ -86,6 +87,18 @@ class TestEndpoints:
         told = [line for line in lines(caplog) if "dropped" in line and "order-7" in line]
         assert len(told) == 1
         assert NOWHERE in told[0]
+        assert told[0].startswith("endpoint 'hook': dropped an event")
+        assert told[0] in lines(caplog, logging.ERROR)
+
+    def test_backing_off(self, caplog: pytest.LogCaptureFixture) -> None:
+        endpoint = Endpoint("hook", NOWHERE, threshold=3, backoff=LONG)
+        endpoint.write(EVENT)
+        eventually(lambda: len(lines(caplog)) >= 2)
+        stopped(endpoint)
+        told = lines(caplog)
+        assert "an attempt failed" in told[0]
+        assert told[1].startswith("endpoint 'hook': backing off for 3.6e+03 s")
+        assert "3 events in all" in told[2]
 
     def test_no_secrets(self, caplog: pytest.LogCaptureFixture) -> None:
         endpoint = Endpoint(

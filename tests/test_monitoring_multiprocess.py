@@ -140,6 +140,19 @@ class TestOneProcess:
         run_clean(code)
         assert exported(merged(folder), "e").successes == 500
 
+    def test_latencies(self, folder: Path) -> None:
+        out = run("""
+        from monitored import samples
+        with up() as endpoint:
+            endpoint.write_many(range(5))
+        name = "registry_notifications_delivery_seconds"
+        found = samples(ask("/metrics").text)
+        labels = frozenset({("endpoint", "e")})
+        print(found[name + "_count", labels], found[name + "_sum", labels] > 0)
+        print(max(n for (sample, _), n in found.items() if sample == name + "_bucket"))
+        """)
+        assert out == "5.0 True\n5.0\n"
+
     def test_hostile_names(self, folder: Path) -> None:
         out = run("""
         from monitored import NAMES, samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -131,6 +132,7 @@ def test_the_states(
             assert state("closed") == "closed"
             text = browser.text("#rows")
             assert "Connection refused" in text
+            assert re.search(r"oldest \d+ s", text)
             assert "s ago" in text
             # It has been so for long:
             monkeypatch.setattr("fastsinks.monitoring._status.STUCK", 0.0)

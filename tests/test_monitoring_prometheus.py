@@ -33,6 +33,7 @@ from receiver import Receiver, answer, when
 from support import DEADLINE, LONG, Gate, Task, eventually
 
 from fastsinks import Endpoint, ExponentialBackoff, NullSink, Queue, monitoring
+from fastsinks._stats import LATENCY_BOUNDS
 
 KINDS = {"Events", "Successes", "Failures", "Errors", "Dropped", "Retries"}
 
@@ -125,6 +126,49 @@ class TestNumbers:
                 assert endpoint.flush(DEADLINE)
                 assert is_open() == 0
 
+    def test_the_age_of_the_oldest(self, registry: CollectorRegistry) -> None:
+        def oldest() -> float:
+            age = value(
+                latest(registry), "registry_notifications_oldest_pending_seconds", endpoint="e"
+            )
+            assert age is not None
+            return age
+
+        endpoint = Endpoint("e", NOWHERE, threshold=1, backoff=LONG)
+        assert oldest() == 0
+        before = time.monotonic()
+        endpoint.write("event")
+        after = time.monotonic()
+        eventually(lambda: endpoint.breaker_open)
+        low = time.monotonic() - after
+        age = oldest()
+        assert low <= age <= time.monotonic() - before
+        stopped(endpoint)
+        assert oldest() == 0
+
+    def test_the_latency_of_what_was_delivered(
+        self, registry: CollectorRegistry, receiver: Receiver
+    ) -> None:
+        name = "registry_notifications_delivery_seconds"
+        for total in (7, 14):  # and a successor goes on counting
+            with Endpoint("e", receiver.url()) as endpoint:
+                endpoint.write_many(range(7))
+                assert endpoint.flush(DEADLINE)
+                for text in (latest(registry), ask("/metrics").text):
+                    found = samples(text)
+                    labels = frozenset({("endpoint", "e")})
+                    assert found[f"{name}_count", labels] == total
+                    assert 0 < found[f"{name}_sum", labels] < total * DEADLINE
+                    buckets = {
+                        float(dict(labels)["le"]): count
+                        for (sample, labels), count in found.items()
+                        if sample == f"{name}_bucket"
+                    }
+                    counts = [buckets[bound] for bound in sorted(buckets)]
+                    assert counts == sorted(counts)
+                    assert counts[-1] == total
+                    assert len(counts) == len(LATENCY_BOUNDS) + 1
+
     def test_gauges_and_counters(self, registry: CollectorRegistry) -> None:
         with Endpoint("e", NOWHERE):
             kinds = {metric.name: metric.type for metric in registry.collect()}
@@ -132,6 +176,8 @@ class TestNumbers:
             "registry_notifications_events": "counter",
             "registry_notifications_status": "counter",
             "registry_notifications_pending_total": "gauge",
+            "registry_notifications_oldest_pending_seconds": "gauge",
+            "registry_notifications_delivery_seconds": "histogram",
             "registry_notifications_requests_in_flight": "gauge",
             "registry_notifications_breaker_open": "gauge",
         }

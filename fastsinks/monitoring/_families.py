@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
+from .._stats import LATENCY_BOUNDS
 from ._ledger import Account
 
 Row: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], float]
@@ -13,6 +15,9 @@ Row: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], float]
 
 class Family(NamedTuple):
     """A metric family.
+
+    ``rows`` are those of a scrape. ``shares`` are those that processes write to their files
+    where they differ: the buckets of a histogram, each by itself.
 
     ``merge`` says what a scrape makes of several processes' gauges: "livesum" or
     "livemax", of those that live. Counters are summed over all that ever lived.
@@ -23,6 +28,7 @@ class Family(NamedTuple):
     help: str
     rows: Callable[[Account], Iterable[Row]]
     merge: str = ""
+    shares: Callable[[Account], Iterable[Row]] | None = None
 
 
 def _events(account: Account) -> Iterator[Row]:
@@ -52,6 +58,23 @@ def _statuses(account: Account) -> Iterator[Row]:
         )
 
 
+_LATENCY = "registry_notifications_delivery_seconds"
+_BOUNDS = (*(str(bound) for bound in LATENCY_BOUNDS), "+Inf")
+
+
+def _latency_shares(account: Account) -> Iterator[Row]:
+    for bound, count in zip(_BOUNDS, account.latencies, strict=True):
+        yield f"{_LATENCY}_bucket", ("le", "endpoint"), (bound, account.name), count
+    yield f"{_LATENCY}_sum", ("endpoint",), (account.name,), account.latency_total
+
+
+def _latencies(account: Account) -> Iterator[Row]:
+    for bound, count in zip(_BOUNDS, accumulate(account.latencies), strict=True):
+        yield f"{_LATENCY}_bucket", ("le", "endpoint"), (bound, account.name), count
+    yield f"{_LATENCY}_sum", ("endpoint",), (account.name,), account.latency_total
+    yield f"{_LATENCY}_count", ("endpoint",), (account.name,), sum(account.latencies)
+
+
 def _gauge(name: str, help: str, number: Callable[[Account], float], merge: str) -> Family:
     def rows(account: Account) -> Iterator[Row]:
         yield name, ("endpoint",), (account.name,), number(account)
@@ -78,6 +101,19 @@ FAMILIES = (
         "counter",
         "Events by the status that the receiver answered with, each attempt counted.",
         _statuses,
+    ),
+    _gauge(
+        "registry_notifications_oldest_pending_seconds",
+        "How long the oldest pending event has waited; 0 if nothing is pending.",
+        lambda account: account.oldest,
+        "livemax",
+    ),
+    Family(
+        _LATENCY,
+        "histogram",
+        "How long events took from being accepted to the end of their last attempt.",
+        _latencies,
+        shares=_latency_shares,
     ),
     _gauge(
         "registry_notifications_requests_in_flight",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from time import monotonic, time
 from weakref import WeakSet
 
 from .. import endpoint as _endpoint
+from .._stats import LATENCY_BOUNDS
 from ..endpoint import Endpoint, open_endpoints
 from ._text import printable
 
@@ -24,7 +26,10 @@ class Account:
         self.events = self.successes = self.failures = self.errors = 0
         self.dropped = self.retries = self.pending = self.in_flight = 0
         self.breaker_open = False
+        self.oldest = 0.0
         self.statuses: dict[str, int] = {}
+        self.latencies = [0] * (len(LATENCY_BOUNDS) + 1)
+        self.latency_total = 0.0
 
     def add(self, endpoint: Endpoint) -> None:
         metrics = endpoint.metrics
@@ -36,6 +41,8 @@ class Account:
         self.retries += metrics.retries
         self.pending += metrics.pending
         self._add_statuses(metrics.statuses)
+        self._add_latencies(*endpoint.latencies)
+        self.oldest = max(self.oldest, endpoint.oldest)
         if not endpoint.closed:
             self.in_flight += endpoint.in_flight
             self.breaker_open |= endpoint.breaker_open
@@ -49,6 +56,12 @@ class Account:
         self.dropped += final.dropped
         self.retries += final.retries
         self._add_statuses(final.statuses)
+        self._add_latencies(final.latencies, final.latency_total)
+
+    def _add_latencies(self, buckets: Sequence[int], seconds: float) -> None:
+        if seconds:
+            self.latencies = [a + b for a, b in zip(self.latencies, buckets, strict=True)]
+            self.latency_total += seconds
 
     def _add_statuses(self, statuses: dict[str, int]) -> None:
         for status, count in statuses.items():

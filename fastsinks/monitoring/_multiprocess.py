@@ -73,7 +73,7 @@ class Publisher:
             try:
                 for account in ledger.accounts():
                     for family in FAMILIES:
-                        for row in family.rows(account):
+                        for row in (family.shares or family.rows)(account):
                             self._write(family, row)
             finally:
                 self._publishing = False
@@ -185,7 +185,7 @@ class Publisher:
             for account in ledger.accounts()
             for family in FAMILIES
             if family.kind != "gauge"
-            for name, _, values_of_labels, number in family.rows(account)
+            for name, _, values_of_labels, number in (family.shares or family.rows)(account)
         }
         if open_endpoints():
             self.start()

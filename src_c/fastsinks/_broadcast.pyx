@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc
 
 from fastsinks import _check, _log
 from fastsinks._errors import CloseTimeoutError, SinkClosedError
-from fastsinks._log import Burst, describe_error
+from fastsinks._log import Loss, describe_error, describe_sink
 
 from ._destination cimport Destination
 from ._sink cimport Sink, register_native
@@ -273,7 +273,7 @@ cdef class Broadcaster(Sink):
         self._dropped += n
         trouble = self._trouble.get(id(sink))
         if trouble is None:
-            trouble = Burst(f"broadcaster: {type(sink).__name__} refused an event")
+            trouble = Loss(f"broadcaster: {describe_sink(sink)} refused an event")
             self._trouble[id(sink)] = trouble
         trouble.happened(event, describe_error(error), n)
         return None if isinstance(error, Exception) else error

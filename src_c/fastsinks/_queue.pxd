@@ -3,6 +3,7 @@ from cpython.object cimport PyObject
 from ._backlog cimport Backlog
 from ._destination cimport Destination
 from ._dispatch cimport Dispatcher, Outcome, Strand, Summons
+from ._latency cimport Latency
 from ._retry cimport Attempt, RetryingSink
 from ._sink cimport NullSink, Sink
 from ._sync cimport fs_lock, fs_signal
@@ -39,6 +40,7 @@ cdef class Queue(Sink):
     cdef unsigned long _generation  # of processes: another one after a fork
     cdef unsigned long long _accepted
     cdef unsigned long long _appended  # events that ever entered the backlog
+    cdef unsigned long long _mark_due  # the event to mark, or NEVER; see _latency.pxd
     cdef double _linger_until  # 0: does not linger
     cdef Backlog _backlog  # accepted, not yet taken for delivery
     cdef Strand _strand  # the dispatcher's
@@ -66,6 +68,8 @@ cdef class Queue(Sink):
     cdef Attempt _attempt  # how far _block is, with RETRYING
     cdef RetryingSink _retrying  # set once: dst, with RETRYING
     cdef bint _lets_others_run  # set once: what it retries to is in Python
+    cdef Latency *_latency  # with BLOCKS and RETRYING; others do not look at the clock so often
+    cdef unsigned long long _first  # the position of the first event in flight, likewise
     cdef list _left  # in flight when abandoned, and not delivered
     cdef object _close_error  # raised by dst.close(), for one closer
     cdef double _close_by  # the earliest deadline of all closers
@@ -77,6 +81,8 @@ cdef class Queue(Sink):
     cdef fs_signal _done  # something has finished: flush and close wait for it
 
     cdef int accept(self, tuple events) except -1
+    cdef void mark(self) noexcept
+    cdef void mark_next(self) noexcept
     cdef int announce(self, tuple events, bint append) except -1
     cdef int append(self, tuple events) except -1
     cdef Summons wake(self) noexcept

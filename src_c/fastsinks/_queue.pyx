@@ -22,12 +22,12 @@ import _thread
 cimport cython
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 
 from fastsinks import _check, _log, _user
 from fastsinks._errors import CloseTimeoutError, QueueFullError, SinkClosedError
-from fastsinks._log import Burst, describe_error
-from fastsinks._stats import QueueStats
+from fastsinks._log import Loss, describe_error
+from fastsinks._stats import LATENCY_BOUNDS, QueueStats
 
 from ._backlog cimport (
     FEW,
@@ -42,6 +42,7 @@ from ._backlog cimport (
     free_chunk,
 )
 from ._dispatch cimport IDLE, MORE, TIMED, Summons, default_dispatcher
+from ._latency cimport BUCKETS, latency_done, latency_find, latency_latest, latency_mark
 from ._sink cimport NullSink, register_native
 from ._sync cimport (
     FS_FOREVER,
@@ -70,8 +71,11 @@ cdef double GRACE = 0.03
 cdef double CLOSE_GRACE = 0.06
 cdef double HELP = 0.02  # seconds between looks at a dispatcher that has no workers
 cdef double QUICK = 0.00002  # seconds between two looks at the clock that were too early
+cdef double MARKING = 0.001  # seconds between marks, where deliveries take less
 cdef double TURN = 0.0003  # seconds after which other queues have their turn
 cdef unsigned long long NO_GOAL = <unsigned long long>-1
+cdef unsigned long long NEVER = <unsigned long long>-1
+cdef double[BUCKETS - 1] BOUNDS = LATENCY_BOUNDS
 cdef dict POLICIES = {
     "block": BLOCK,
     "raise": RAISE,
@@ -109,6 +113,8 @@ cdef inline int push(Queue self, object event) except -1:
         fs_release(&self._lock)
         raise MemoryError
     incref(<PyObject *>event)
+    if self._appended >= self._mark_due:
+        self.mark()
     self._accepted += 1
     self._appended += 1
     if not self._scheduled or self._linger_until:
@@ -143,6 +149,7 @@ cdef class Queue(Sink):
         self._strand.owner = <PyObject *>self
         self._strand.run = run
         self._goal = NO_GOAL
+        self._mark_due = NEVER
         self._close_by = FS_FOREVER * 1000
 
     def __init__(
@@ -193,12 +200,18 @@ cdef class Queue(Sink):
             self._null = dst
         else:
             self._mode = SINGLE
+        if self._mode == RETRYING or self._mode == BLOCKS:
+            self._latency = <Latency *>calloc(1, sizeof(Latency))
+            if self._latency == NULL:
+                raise MemoryError
+            self.mark_next()
         self._slow = self.maxsize > 0 or bool(self._listeners)
         self._dispatcher = default_dispatcher() if dispatcher is None else dispatcher
         self._dispatcher.attach()
         self._dst = destination
 
     def __dealloc__(self):
+        free(self._latency)
         if self._dst is None:
             return  # not even attached
         while self._backlog.count:
@@ -236,6 +249,53 @@ cdef class Queue(Sink):
         dropped = self._dropped
         fs_release(&self._lock)
         return QueueStats(accepted, delivered, dropped, accepted - delivered - dropped)
+
+    def latencies(self):
+        """How long events took from being accepted to being delivered, or given up by the sink.
+
+        A count for each bound of LATENCY_BOUNDS and one for what took longer, and the seconds
+        of all of them together. Zeros for a queue that delivers neither to a RetryingSink nor
+        in blocks: it does not look at the clock so often.
+        """
+        cdef unsigned long long[BUCKETS] buckets
+        cdef double total = 0.0
+        cdef int i
+        for i in range(BUCKETS):
+            buckets[i] = 0
+        acquire(self)
+        if self._latency != NULL:
+            total = self._latency.total
+            for i in range(BUCKETS):
+                buckets[i] = self._latency.buckets[i]
+        fs_release(&self._lock)
+        return tuple([buckets[i] for i in range(BUCKETS)]), total
+
+    def oldest(self):
+        """Seconds for which the oldest pending event has waited; 0.0 if there is none.
+
+        Also 0.0 where ``latencies`` are not measured.
+        """
+        cdef unsigned long long position
+        cdef double since = 0.0
+        acquire(self)
+        if (
+            self._latency != NULL
+            and self._latency.count
+            and (self._in_flight or self._backlog.count)
+        ):
+            position = self._first if self._in_flight else self._appended - self._backlog.count
+            since = self._latency.time[latency_find(self._latency, position)]
+        fs_release(&self._lock)
+        return fs_now() - since if since else 0.0
+
+    cdef void mark(self) noexcept:
+        """Under the lock: note when the event that is about to be appended was accepted."""
+        self._mark_due = latency_mark(self._latency, self._appended, fs_now())
+
+    cdef void mark_next(self) noexcept:
+        """Under the lock, after each attempt: note when the next event will be accepted."""
+        self._latency.stride = 1
+        self._mark_due = self._appended
 
     # ---------------------------------------------------------------------- accepting
 
@@ -309,6 +369,8 @@ cdef class Queue(Sink):
             fs_notify(&self._lock, &self._done)
         if not self._listeners and not refused:
             if backlog_reserve(&self._backlog, n):
+                if self._mark_due < self._appended + <unsigned long long>n:
+                    self.mark()
                 for i in range(n):
                     incref(<PyObject *>events[i])
                     backlog_push(&self._backlog, <PyObject *>events[i])
@@ -365,6 +427,8 @@ cdef class Queue(Sink):
         if not backlog_reserve(&self._backlog, len(events)):
             fs_release(&self._lock)
             raise MemoryError
+        if self._mark_due < self._appended + <unsigned long long>len(events):
+            self.mark()
         for i in range(len(events)):
             incref(<PyObject *>events[i])
             backlog_push(&self._backlog, <PyObject *>events[i])
@@ -387,7 +451,7 @@ cdef class Queue(Sink):
     cdef int report(self, list lost, str reason) except -1:
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
         if self._trouble is None:
-            self._trouble = Burst(f"{self.name}: dropped an event")
+            self._trouble = Loss(f"{self.name}: dropped an event")
         self._trouble.happened(lost[0], reason, len(lost))
         _user.bury(self._dead_letter, lost)
         if self._listeners:
@@ -598,6 +662,9 @@ cdef class Queue(Sink):
         wait = self._retrying.step(attempt)
         self._dispatcher._progress += 1
         if wait >= 0:
+            acquire(self)
+            self.mark_next()
+            fs_release(&self._lock)
             return wait
         attempt.driver = None
         self.delivered(block)
@@ -613,6 +680,7 @@ cdef class Queue(Sink):
         if n > self._backlog.count:  # discarded meanwhile
             n = self._backlog.count
             Py_SET_SIZE(block, n)
+        self._first = self._appended - self._backlog.count
         for i in range(n):
             # The list takes over the reference.
             PyList_SET_ITEM_pointer(block, i, backlog_pop(&self._backlog))
@@ -624,6 +692,7 @@ cdef class Queue(Sink):
     cdef int delivered(self, list block) except -1:
         """Account for the block in flight, unless a closer has."""
         cdef bint mine
+        cdef double now
         acquire(self)
         mine = self._in_flight > 0
         if mine:
@@ -631,6 +700,11 @@ cdef class Queue(Sink):
             self._attempt = None
             if self._listeners or self._troubled:
                 self._settling = len(block)
+            if self._latency != NULL:
+                now = fs_now()
+                latency_done(self._latency, self._first, len(block), &BOUNDS[0], now)
+                if self._backlog.count == 0 or now >= latency_latest(self._latency) + MARKING:
+                    self.mark_next()
             self.finish(len(block), 0)
         fs_release(&self._lock)
         if mine and self._settling:
@@ -816,6 +890,8 @@ cdef class Queue(Sink):
                 _log.error("%s: close() raised %s", self.name, describe_error(error))
             else:
                 self._close_error = error
+        if self._trouble is not None:
+            self._trouble.over()
         acquire(self)
         self._finished = True
         fs_notify(&self._lock, &self._done)
@@ -887,6 +963,7 @@ cdef class Queue(Sink):
         fs_release(&self._lock)
         if left:
             self.report(left, "closed before it was delivered")
+            self._trouble.over()
         if interrupt is not None:
             raise interrupt
         if isinstance(error, CloseTimeoutError):
@@ -921,6 +998,9 @@ cdef class Queue(Sink):
         self._hurry = 0
         self._goal = NO_GOAL
         backlog_init(&self._backlog)  # not cleared: it may be in any state
+        if self._latency != NULL:
+            self._latency.count = 0
+            self.mark_next()
         self._strand.slot = 0
         self._scheduled = False
         self._runner = 0

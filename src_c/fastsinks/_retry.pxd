@@ -23,6 +23,8 @@ cdef class RetryingSink(Wrapper):
     cdef Bounded _limits  # the strategy, if the counting of attempts is left to this sink
     cdef tuple _listeners
     cdef object _dead_letter
+    cdef str _label  # set once: what log lines call the sink
+    cdef bint _backing_off  # and the log says so; the turn's
     cdef object _retry_trouble
     cdef object _drop_trouble
     cdef Attempt _current  # _lock: whose turn it is

@@ -10,7 +10,7 @@ waits on `_changed`, which close() notifies.
 
 from fastsinks import _check, _log, _user
 from fastsinks._errors import SinkClosedError
-from fastsinks._log import Burst, describe_error
+from fastsinks._log import Burst, Loss, describe_error, describe_sink
 
 from ._sink cimport Sink, register_native
 from ._strategy cimport Bounded, own_limits
@@ -65,8 +65,9 @@ cdef class RetryingSink(Wrapper):
             _check.destination(dead_letter, role="a dead letter")
         self._dead_letter = dead_letter
         self._fit = _check.own_fit(sink, Sink)
-        self._retry_trouble = Burst(f"retrying {type(sink).__name__}: an attempt failed")
-        self._drop_trouble = Burst(f"retrying {type(sink).__name__}: dropped an event")
+        self._label = describe_sink(sink)
+        self._retry_trouble = Burst(f"{self._label}: an attempt failed, retrying")
+        self._drop_trouble = Loss(f"{self._label}: dropped an event")
 
     @property
     def retries(self):
@@ -83,6 +84,15 @@ cdef class RetryingSink(Wrapper):
 
     def write_many(self, events):
         self.write_list(list(events))
+
+    def close(self, timeout=None):
+        """Close the inner sink, interrupting a back-off; its write raises SinkClosedError.
+
+        Every caller returns when that is done; idempotent.
+        """
+        Wrapper.close(self, timeout)
+        self._retry_trouble.over()
+        self._drop_trouble.over()
 
     cdef int write_c(self, object event) except -1:
         return self.write_list([event])
@@ -174,6 +184,9 @@ cdef class RetryingSink(Wrapper):
                 if wait > 0:
                     # What follows this wait is an attempt, not another wait.
                     attempt.waited = True
+                    if not self._backing_off and self._retry_trouble:
+                        self._backing_off = True
+                        _log.warning("%s: backing off for %.3g s", self._label, wait)
                     return wait
             attempt.waited = False
             attempt.not_before = 0.0
@@ -204,6 +217,7 @@ cdef class RetryingSink(Wrapper):
         attempt.done += len(piece)
         if self._piece < WHOLE:
             self._piece = max(self._piece, 2 * len(piece))
+        self._backing_off = False
         self._retry_trouble.over()
         self._drop_trouble.over()
         try:
