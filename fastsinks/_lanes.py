@@ -148,6 +148,10 @@ class Lanes(Sink):
             retries=retries,
         )
 
+    def delivers_here(self) -> bool:
+        """Whether the calling thread is inside one of the deliveries: it could wait for itself."""
+        return any(lane.queue._delivers_here() for lane in self.lanes)
+
     def flush(self, timeout: float | None = None) -> bool:
         deadline = monotonic() + _check.timeout(timeout)
         return all(lane.queue.flush(max(0.0, deadline - monotonic())) for lane in self.lanes)

@@ -1056,6 +1056,10 @@ class Queue(Sink):
                 self._dispatcher._expedite(self)
             return self._wait(lambda: self._finished_up_to() >= goal, deadline)
 
+    def _delivers_here(self) -> bool:
+        """Whether the calling thread is inside this queue's delivery, and must not wait for it."""
+        return self._runner == get_ident()
+
     def _finished_up_to(self) -> int:
         return self._appended - len(self._waiting) - len(self._block) - self._settling
 

@@ -289,12 +289,13 @@ class Endpoint(Sink):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was accepted before the call has been delivered or dropped.
 
-        False if that took longer than ``timeout`` seconds; ``None`` waits for ever.
+        False if that took longer than ``timeout`` seconds; ``None`` waits for ever. Also
+        false, at once, from inside the endpoint's own delivery (a dead letter, a strategy).
         """
         if self._lanes is None:
             return self._queue.flush(timeout)
         deadline = monotonic() + _check.timeout(timeout)
-        if not self._queue.flush(timeout):
+        if self._lanes.delivers_here() or not self._queue.flush(timeout):
             return False
         return self._lanes.flush(max(0.0, deadline - monotonic()))
 

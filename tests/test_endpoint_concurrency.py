@@ -255,3 +255,28 @@ def test_a_fork_has_lanes_of_its_own(gate: Gate) -> None:
 def test_bad_values(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="concurrency"):
         Endpoint("e", "http://127.0.0.1/", concurrency=value)
+
+
+def test_a_dead_letter_that_flushes_does_not_wait_for_itself() -> None:
+    class Flushes(Recorder):
+        def write(self, event: Any) -> None:
+            super().write(event)
+            answers.append(endpoint.flush())
+
+    answers: list[bool] = []
+    lost = Flushes()
+    with Receiver(default=answer(500)) as receiver:
+        endpoint = Endpoint(
+            "e",
+            receiver.url(),
+            timeout=20,
+            strategy=Breaker(100, 0.0, max_attempts=1),
+            dead_letter=lost,
+            concurrency=2,
+            batch_size=1,
+        )
+        endpoint.write_many(range(6))
+        assert endpoint.flush(DEADLINE)
+        assert answers == [False] * 6
+        assert sorted(lost.events) == list(range(6))
+        endpoint.close(DEADLINE)

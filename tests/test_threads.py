@@ -4,7 +4,9 @@ Each test counts in a process of its own, where all threads are its own.
 """
 
 import gc
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from support import (
@@ -52,6 +54,32 @@ def test_idle_queues_have_none():
     for queue in queues:
         assert queue.flush(DEADLINE)
     assert os_threads() < 10
+
+
+def switches():
+    """How often each thread but this one has gone to sleep so far."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) != threading.get_native_id():
+            status = (task / "status").read_text()
+            found[task.name] = int(re.search(r"\nvoluntary_ctxt_switches:\t(\d+)", status)[1])
+    return found
+
+
+@pytest.mark.once
+@alone
+def test_ten_idle_seconds_wake_nobody():
+    queues = [Queue(Recorder()) for _ in range(100)]
+    for queue in queues:
+        queue.write("one")
+    for queue in queues:
+        assert queue.flush(DEADLINE)
+    before = switches()
+    assert before
+    threading.Event().wait(0.5)  # until the last worker has parked
+    before = switches()
+    threading.Event().wait(10.0)
+    assert switches() == before
 
 
 @alone

@@ -810,6 +810,10 @@ cdef class Queue(Sink):
             self._dispatcher.answer(call)
         return self.wait(goal, False, deadline)
 
+    def _delivers_here(self):
+        """Whether the calling thread is inside this queue's delivery, and must not wait for it."""
+        return self._runner == fs_self()
+
     cdef bint wait(self, unsigned long long goal, bint closing, double deadline) except -1:
         """Until all up to a position has finished, or the queue has; false if it has not."""
         cdef unsigned int seen
