@@ -454,7 +454,10 @@ cdef class Dispatcher:
                         call = START
                 fs_release_leaf(&self._lock)
                 if call == START:
-                    _start(self)  # this thread holds none of threading's locks
+                    try:
+                        _hire(self)  # this thread holds none of threading's locks
+                    except BaseException:
+                        self.not_started()
                 elif call != NULL:
                     fs_call(call)
                 outcome = strand.run(owner)
@@ -490,14 +493,20 @@ cdef class Dispatcher:
         self._limit = FS_TURNS
 
 
-def _start(Dispatcher dispatcher):
+def _hire(Dispatcher dispatcher):
     """Start a worker that threading knows, and logs can name."""
+    threading.Thread(
+        target=_work, args=(dispatcher,), name=f"{dispatcher.name}-worker", daemon=True
+    ).start()
+
+
+def _start(Dispatcher dispatcher):
+    """In a bare thread: start a worker; or be it, if the interpreter has begun to shut down
+    since, for from 3.12 on no thread can start then."""
     try:
-        threading.Thread(
-            target=_work, args=(dispatcher,), name=f"{dispatcher.name}-worker", daemon=True
-        ).start()
+        _hire(dispatcher)
     except BaseException:
-        dispatcher.not_started()
+        dispatcher.work()
 
 
 def _work(Dispatcher dispatcher):
