@@ -502,6 +502,7 @@ class Dispatcher:
         self._timers: list[tuple[float, int, Any]] = []  # (when, ticket, strand)
         self._tickets = 0
         self._workers = 0  # alive or being started
+        self._coming = 0  # ... of which so many have not yet begun to work
         self._standing = 0  # parked, waiting for a call
         self._watching = False  # one more is parked: it keeps the time
         self._ticking = False  # ... and is looking for blocked workers
@@ -569,6 +570,10 @@ class Dispatcher:
                 self._watch.notify()
             else:
                 self._start()
+                # With the first worker comes its stand-by: should the program end now, then
+                # from 3.12 on the worker could start none.
+                if self._workers == 1 and self.max_workers > 1:
+                    self._start()
         elif self._watching and not self._ticking:
             self._watch.notify()
 
@@ -577,14 +582,17 @@ class Dispatcher:
             self._called = False
             return
         self._workers += 1
+        self._coming += 1
         try:
             threading.Thread(target=self._work, name=f"{self.name}-worker", daemon=True).start()
         except RuntimeError:  # no more threads, or the interpreter is shutting down
             self._workers -= 1
+            self._coming -= 1
             self._called = False
 
     def _work(self) -> None:
         with self._cond:
+            self._coming -= 1
             try:
                 while self._take_turn():
                     blocked = False
@@ -592,7 +600,7 @@ class Dispatcher:
                         strand = self._ready.popleft()
                         epoch = self._epoch
                         self._inside += 1
-                        if not self._watching and not self._standing:
+                        if not (self._coming or self._watching or self._standing):
                             self._start()  # somebody has to stand by
                         elif self._ready and not self._ticking:
                             self._watch.notify()

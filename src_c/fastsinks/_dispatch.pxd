@@ -44,6 +44,7 @@ cdef class Dispatcher:
     cdef Py_ssize_t _busy  # how many are not idle
     cdef Py_ssize_t _open  # how many belong to queues that are not closed
     cdef int _workers  # alive or being started
+    cdef int _coming  # ... of which so many have not yet begun to work
     cdef int _standing  # parked at a spot, waiting for a turn
     cdef bint _watching  # one more is parked: it keeps the time
     cdef bint _ticking  # ... and looks every millisecond whether running workers are blocked
@@ -64,6 +65,7 @@ cdef class Dispatcher:
     cdef void schedule_at(self, Strand *strand, double when, bint lingers) noexcept  # is running
     cdef Summons expedite(self, Strand *strand) noexcept  # if on a timer
     cdef void answer(self, Summons call) noexcept
+    cdef bint needs_stand_by(self) noexcept
     cdef bint help(self) except -1
 
     cdef Summons call(self) noexcept nogil

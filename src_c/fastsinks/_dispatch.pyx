@@ -216,7 +216,8 @@ cdef class Dispatcher:
     cdef void answer(self, Summons call) noexcept:
         """Do what call() asked for. A new worker is started by way of a bare thread, for
         threading.Thread.start() takes locks of threading's, which this thread may hold if a
-        finaliser got us here, and waits for the new thread.
+        finaliser got us here, and waits for the new thread. With the first worker comes its
+        stand-by: should the program end now, then from 3.12 on the worker could start none.
         """
         if call == NULL:
             return
@@ -225,13 +226,28 @@ cdef class Dispatcher:
             return
         try:
             _thread.start_new_thread(_start, (self,))
+            if self.needs_stand_by():
+                _thread.start_new_thread(_start, (self,))
         except BaseException:  # no more threads or memory; or the interpreter is shutting down
             self.not_started()
+
+    cdef bint needs_stand_by(self) noexcept:
+        """Whether there is but one worker; the next is then already counted. Not where the
+        two and the two bare threads would for a moment be more threads than allowed."""
+        cdef bint alone
+        fs_acquire_leaf(&self._lock)
+        alone = self._workers == 1 and self.max_workers >= 4 and not self._stopped
+        if alone:
+            self._workers += 1
+            self._coming += 1
+        fs_release_leaf(&self._lock)
+        return alone
 
     def not_started(self):
         # Events stay pending: the next one asks again, and who waits for a queue helps.
         fs_acquire_leaf(&self._lock)
         self._workers -= 1
+        self._coming -= 1
         self._called = False
         fs_release_leaf(&self._lock)
 
@@ -306,6 +322,7 @@ cdef class Dispatcher:
             elif self._workers < self.max_workers and not self._stopped:
                 self._called = True
                 self._workers += 1
+                self._coming += 1
                 return START
         elif self._watching and not self._ticking:
             self._ticking = True
@@ -422,6 +439,9 @@ cdef class Dispatcher:
             fs_spot_free(&spot)
             self.not_started()
             return 0
+        fs_acquire_leaf(&self._lock)
+        self._coming -= 1
+        fs_release_leaf(&self._lock)
         while True:
             with nogil:
                 fs_acquire_leaf(&self._lock)
@@ -446,11 +466,18 @@ cdef class Dispatcher:
                 call = NULL
                 if self._first != NULL:
                     call = self.call()  # for another turn, or the watch
-                if not (self._called or self._watching or self._standing or self._stopped):
+                if not (
+                    self._called
+                    or self._coming
+                    or self._watching
+                    or self._standing
+                    or self._stopped
+                ):
                     # Somebody has to stand by, in case that user code blocks.
                     if self._workers < self.max_workers:
                         self._called = True
                         self._workers += 1
+                        self._coming += 1
                         call = START
                 fs_release_leaf(&self._lock)
                 if call == START:
@@ -488,7 +515,7 @@ cdef class Dispatcher:
         self._first = self._last = NULL
         self._timed = 0
         self._busy = 0
-        self._workers = self._standing = self._running = self._inside = 0
+        self._workers = self._coming = self._standing = self._running = self._inside = 0
         self._watching = self._ticking = self._called = False
         self._limit = FS_TURNS
 
