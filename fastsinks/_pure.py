@@ -35,6 +35,7 @@ GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let 
 CLOSE_GRACE = 0.06  #: ... and for its close() to end: an inner queue has a grace of its own
 TICK = 0.001  #: seconds without progress after which running workers count as blocked
 NEXT_TICK = 0.004  #: ... and those that took over from them
+HELP = 0.02  #: seconds that who waits for a queue goes without a look whether to help
 TURN = 0.0005  #: seconds that one queue may keep a worker while others are ready
 
 _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -503,6 +504,7 @@ class Dispatcher:
         self._tickets = 0
         self._workers = 0  # alive or being started
         self._coming = 0  # ... of which so many have not yet begun to work
+        self._short = False  # a worker could not be started, and none has since
         self._standing = 0  # parked, waiting for a call
         self._watching = False  # one more is parked: it keeps the time
         self._ticking = False  # ... and is looking for blocked workers
@@ -512,6 +514,7 @@ class Dispatcher:
         self._limit = 1
         self._epoch = 0  # counts the times that running workers lost their turn
         self._progress = 0
+        self._seen = 0  # ... where it was when somebody last looked who would help
         self._busy = 0  # queues ready, running or on a timer
         self._open = 0  # queues that are not closed
         self._closing = False  # close() has been called
@@ -589,10 +592,12 @@ class Dispatcher:
             self._workers -= 1
             self._coming -= 1
             self._called = False
+            self._short = True
 
     def _work(self) -> None:
         with self._cond:
             self._coming -= 1
+            self._short = False
             try:
                 while self._take_turn():
                     blocked = False
@@ -630,21 +635,46 @@ class Dispatcher:
                 self._limit = 1
                 self._cond.notify_all()
 
-    def _help(self) -> None:
-        """Run a queue on the calling thread, if no worker is left and none can be started.
+    def _help(self, held: threading.Condition) -> bool:
+        """Run a queue on the calling thread, if no worker can and none can be started.
 
-        For threads that wait for a queue: at the interpreter's exit no thread starts.
+        For threads that wait for a queue: at the interpreter's exit no thread starts. They
+        hold a lock, which is given back meanwhile. Whether something was run.
         """
-        with self._cond:
-            if self._workers:
-                return
-            self._promote(monotonic())
-            if not self._ready:
-                return
-            strand = self._ready.popleft()
-        outcome = strand._run()
-        with self._cond:
-            self._settle(strand, outcome)
+        if self._workers and not self._short and not self._stopped:
+            return False
+        held.release()
+        try:
+            with self._cond:
+                if not self._is_deserted():
+                    return False
+                if not self._stopped:
+                    self._call()  # it is tried each time
+                    if not self._is_deserted():
+                        return False
+                strand = self._ready.popleft()
+            outcome = strand._run()
+            with self._cond:
+                self._settle(strand, outcome)
+            return True
+        finally:
+            held.acquire()
+
+    def _is_deserted(self) -> bool:
+        """Something is ready, and there is no worker; or those that there are are blocked as
+        far as one can see, nobody stands by, and none could be started."""
+        self._promote(monotonic())
+        if not self._ready or not self._workers:
+            return bool(self._ready)
+        if not self._short or self._coming or self._watching or self._standing:
+            return False
+        if self._seen != self._progress:
+            self._seen = self._progress
+            return False
+        self._epoch += 1
+        self._running -= self._inside
+        self._inside = 0
+        return True
 
     def _promote(self, now: float) -> None:
         """Make the queues ready whose time has come; forget timers that were cut short."""
@@ -731,12 +761,8 @@ class Dispatcher:
                 left = deadline - monotonic()
                 if left <= 0:
                     break
-                if not self._workers:
-                    self._start()
-                if self._workers:
-                    self._cond.wait(left)
-                else:
-                    self._help()
+                if not self._help(self._cond):
+                    self._cond.wait(min(left, HELP))
             late = self._busy
             self._stopped = True
             self._cond.notify_all()
@@ -1076,14 +1102,8 @@ class Queue(Sink):
             left = deadline - monotonic()
             if left <= 0 or self._runner == get_ident():
                 return False
-            if not self._dispatcher._workers or self._dispatcher._stopped:
-                self._cond.release()
-                try:
-                    self._dispatcher._help()
-                finally:
-                    self._cond.acquire()
-                left = min(left, TICK)
-            self._cond.wait(left)
+            if not self._dispatcher._help(self._cond):
+                self._cond.wait(min(left, HELP))
         return True
 
     def close(self, timeout: float | None = None) -> None:

@@ -3,6 +3,7 @@
 Each test counts in a process of its own, where all threads are its own.
 """
 
+import _thread
 import gc
 import re
 import threading
@@ -157,6 +158,62 @@ def test_no_more_than_max_workers():
         queue.close()
     assert most <= 1 + 3
     dispatcher.close()
+
+
+def start_no_more():
+    """From now on as at the exit of CPython 3.12: no thread can be started."""
+
+    def refuse(*args, **options):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    _thread.start_new_thread = threading.Thread.start = refuse
+
+
+@alone
+def test_who_waits_takes_over_where_no_thread_can_be_started():
+    gate = Gate()
+    dispatcher = Dispatcher()
+    queues = [Queue(Recorder(gate), dispatcher=dispatcher)]
+    queues[0].write("stuck")
+    eventually(lambda: os_threads() == 1 + 2)  # one works, another stands by
+    gate.wait_entered()
+    start_no_more()
+    also = Gate()
+    queues.append(Queue(Recorder(also), dispatcher=dispatcher))
+    queues[1].write("stuck, too")
+    also.wait_entered()
+    dst = Recorder()
+    queues.append(Queue(dst, dispatcher=dispatcher))
+    queues[2].write("delivered here")
+    assert queues[2].flush(DEADLINE)
+    assert dst.events == ["delivered here"]
+    failing = RetryingSink(Recorder(Fails(times=1)), Breaker(1, 0.05))
+    queues.append(Queue(failing, dispatcher=dispatcher))
+    queues[3].write("again in a moment")
+    assert queues[3].flush(DEADLINE)
+    with pytest.raises(CloseTimeoutError):
+        dispatcher.close(0.1)
+    gate.open()
+    also.open()
+    for queue in queues:
+        queue.close()
+
+
+@alone
+def test_they_come_back_when_threads_can_be_started_again():
+    starts = _thread.start_new_thread, threading.Thread.start
+    start_no_more()
+    dst = Recorder()
+    queue = Queue(dst)
+    queue.write("delivered here")
+    assert queue.flush(DEADLINE)
+    assert dst.events == ["delivered here"]
+    assert os_threads() == 1
+    _thread.start_new_thread, threading.Thread.start = starts
+    queue.write("by a worker")
+    dst.wait(2)
+    assert os_threads() > 1
+    queue.close()
 
 
 @alone

@@ -45,6 +45,7 @@ cdef class Dispatcher:
     cdef Py_ssize_t _open  # how many belong to queues that are not closed
     cdef int _workers  # alive or being started
     cdef int _coming  # ... of which so many have not yet begun to work
+    cdef bint _short  # a worker could not be started, and none has since
     cdef int _standing  # parked at a spot, waiting for a turn
     cdef bint _watching  # one more is parked: it keeps the time
     cdef bint _ticking  # ... and looks every millisecond whether running workers are blocked
@@ -54,6 +55,7 @@ cdef class Dispatcher:
     cdef int _limit  # how many may have one
     cdef unsigned long _epoch  # counts the times that all running workers lost their turn
     cdef unsigned long _progress  # moves whenever something is delivered; not exact
+    cdef unsigned long _seen  # ... where it was when somebody last looked who would help
     cdef bint _closing  # close() has been called
     cdef bint _stopped  # ... and is over: workers leave
 
@@ -66,6 +68,8 @@ cdef class Dispatcher:
     cdef Summons expedite(self, Strand *strand) noexcept  # if on a timer
     cdef void answer(self, Summons call) noexcept
     cdef bint needs_stand_by(self) noexcept
+    cdef bint may_need_help(self) noexcept
+    cdef bint is_deserted(self) noexcept nogil
     cdef bint help(self) except -1
 
     cdef Summons call(self) noexcept nogil

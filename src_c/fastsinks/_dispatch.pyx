@@ -38,6 +38,7 @@ from fastsinks._exit import close_dispatchers
 
 from ._sync cimport (
     FS_FOREVER,
+    FS_HELP,
     FS_PREFETCH,
     decref,
     fs_acquire_leaf,
@@ -130,8 +131,10 @@ cdef class Dispatcher:
         while self._busy and not self._stopped and fs_now() < deadline:
             seen = self._change.count
             fs_release_leaf(&self._lock)
-            if not self.help():
+            if not self.may_need_help():
                 fs_wait(&self._lock, &self._change, seen, deadline)
+            elif not self.help():
+                fs_wait(&self._lock, &self._change, seen, min(deadline, fs_now() + FS_HELP))
             fs_acquire_leaf(&self._lock)
         late = self._busy
         self._stopped = True
@@ -249,31 +252,31 @@ cdef class Dispatcher:
         self._workers -= 1
         self._coming -= 1
         self._called = False
+        self._short = True
         fs_release_leaf(&self._lock)
 
+    cdef bint may_need_help(self) noexcept:
+        """Whether who waits for a queue has to call help() now and then."""
+        return self._short or self._stopped or not self._workers
+
     cdef bint help(self) except -1:
-        """Run a queue on the calling thread, if there is no worker and none can be started.
+        """Run a queue on the calling thread, if no worker can and none can be started.
 
         For threads that wait for a queue: at the interpreter's exit no thread starts.
         Whether something was run.
         """
-        cdef Strand *strand
+        cdef Strand *strand = NULL
         cdef PyObject *owner
         cdef Outcome outcome
         cdef Summons call = NULL
         self.acquire()
-        if self._workers:
+        if self.is_deserted():
+            call = NULL if self._stopped else self.call()
             fs_release_leaf(&self._lock)
-            return False
-        if not self._stopped and (self._first != NULL or self._timed):
-            call = self.call()
-        fs_release_leaf(&self._lock)
-        self.answer(call)
-        fs_acquire_leaf(&self._lock)
-        strand = NULL
-        if not self._workers:
-            self.promote(fs_now())
-            strand = self.pop_ready()
+            self.answer(call)  # it is tried each time
+            fs_acquire_leaf(&self._lock)
+            if self.is_deserted():
+                strand = self.pop_ready()
         fs_release_leaf(&self._lock)
         if strand == NULL:
             return False
@@ -337,6 +340,24 @@ cdef class Dispatcher:
             remove_timer(self._timers, self._timed, strand)
             self._timed -= 1
             self.push_ready(strand)
+
+    cdef bint is_deserted(self) noexcept nogil:
+        """Something is ready, and there is no worker; or those that there are are blocked as
+        far as one can see, nobody stands by, and none could be started."""
+        self.promote(fs_now())
+        if self._first == NULL:
+            return False
+        if not self._workers:
+            return True
+        if not self._short or self._coming or self._watching or self._standing:
+            return False
+        if self._seen != self._progress:
+            self._seen = self._progress
+            return False
+        self._epoch += 1
+        self._running -= self._inside
+        self._inside = 0
+        return True
 
     cdef void settle(self, Strand *strand, Outcome outcome) noexcept nogil:
         """After a run. With IDLE the strand may already be ready again, or run elsewhere:
@@ -441,6 +462,7 @@ cdef class Dispatcher:
             return 0
         fs_acquire_leaf(&self._lock)
         self._coming -= 1
+        self._short = False
         fs_release_leaf(&self._lock)
         while True:
             with nogil:
@@ -516,7 +538,7 @@ cdef class Dispatcher:
         self._timed = 0
         self._busy = 0
         self._workers = self._coming = self._standing = self._running = self._inside = 0
-        self._watching = self._ticking = self._called = False
+        self._watching = self._ticking = self._called = self._short = False
         self._limit = FS_TURNS
 
 

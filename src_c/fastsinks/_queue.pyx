@@ -46,6 +46,7 @@ from ._latency cimport BUCKETS, latency_done, latency_find, latency_latest, late
 from ._sink cimport NullSink, register_native
 from ._sync cimport (
     FS_FOREVER,
+    FS_HELP,
     decref,
     fs_acquire,
     fs_init,
@@ -69,7 +70,6 @@ fs_init()
 # for its close() to end: that of an inner queue has a grace of its own.
 cdef double GRACE = 0.03
 cdef double CLOSE_GRACE = 0.06
-cdef double HELP = 0.02  # seconds between looks at a dispatcher that has no workers
 cdef double QUICK = 0.00002  # seconds between two looks at the clock that were too early
 cdef double MARKING = 0.001  # seconds between marks, where deliveries take less
 cdef double TURN = 0.0003  # seconds after which other queues have their turn
@@ -830,10 +830,10 @@ cdef class Queue(Sink):
             now = fs_now()
             if now >= deadline or self._runner == fs_self():
                 return False
-            if self._dispatcher._workers and not self._dispatcher._stopped:
+            if not self._dispatcher.may_need_help():
                 fs_wait(&self._lock, &self._done, seen, deadline)
             elif not self._dispatcher.help():
-                fs_wait(&self._lock, &self._done, seen, min(deadline, now + HELP))
+                fs_wait(&self._lock, &self._done, seen, min(deadline, now + FS_HELP))
 
     def close(self, timeout=None):
         """Refuse further events, deliver what is pending, close ``dst``. Idempotent.

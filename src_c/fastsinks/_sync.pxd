@@ -17,6 +17,7 @@ cdef extern from "sync.h":
         pass
 
     const double FS_FOREVER
+    const double FS_HELP
     unsigned long fs_generation
 
     int fs_init() except -1

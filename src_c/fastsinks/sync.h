@@ -34,6 +34,9 @@
 
 /* How long the main thread waits at most before it looks for signals, in seconds. */
 #define FS_SIGNAL_CHECK 0.05
+/* How long who waits for a queue goes without a look whether to help, while workers may be
+ * missing, in seconds. */
+#define FS_HELP 0.02
 /* Longer waits are as good as for ever; a timespec holds it on every platform. */
 #define FS_FOREVER (86400.0 * 365)
 
