@@ -32,15 +32,24 @@ def size(name: str, value: Any, *, least: int = 0) -> int:
     return value
 
 
-def names(name: str, values: Any) -> frozenset[str]:
-    """A set of strings, from any iterable of them but a string."""
+def strings(name: str, values: Any) -> tuple[str, ...]:
+    """Strings, from any iterable of them but a string."""
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be an iterable of strings, not {values!r}")
-    strings = frozenset(values)
-    for value in strings:
+    found = tuple(values)
+    for value in found:
         if not isinstance(value, str):
             raise TypeError(f"{name} must be strings, not {value!r}")
-    return strings
+    return found
+
+
+def policy(value: Any) -> str:
+    """What a queue is to do when it is full."""
+    if value not in ("block", "raise", "drop_newest", "drop_oldest"):
+        raise ValueError(
+            f"when_full must be 'block', 'raise', 'drop_newest' or 'drop_oldest', not {value!r}"
+        )
+    return str(value)
 
 
 def destination(value: Any, *, role: str = "a destination") -> Any:

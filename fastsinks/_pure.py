@@ -183,8 +183,8 @@ class ignore:
     """
 
     def __init__(self, media_types: Iterable[str] = (), actions: Iterable[str] = ()) -> None:
-        self.media_types = _check.names("media_types", media_types)
-        self.actions = _check.names("actions", actions)
+        self.media_types = frozenset(_check.strings("media_types", media_types))
+        self.actions = frozenset(_check.strings("actions", actions))
 
     def match(self, event: Any) -> bool:
         if self.actions and _field(event, "action", "action") in self.actions:
@@ -800,12 +800,7 @@ class Queue(Sink):
     ) -> None:
         self._dst = _check.destination(dst)
         self.maxsize = _check.size("maxsize", maxsize)
-        if when_full not in ("block", "raise", "drop_newest", "drop_oldest"):
-            raise ValueError(
-                "when_full must be 'block', 'raise', 'drop_newest' or 'drop_oldest', "
-                f"not {when_full!r}"
-            )
-        self._when_full = when_full
+        self._when_full = _check.policy(when_full)
         self._batch_size = _check.size("batch_size", batch_size, least=1)
         self._linger = _check.seconds("linger", linger)
         self._listeners = _check.listeners(listeners, "ingress", "egress")

@@ -101,8 +101,8 @@ class Endpoint(Sink):
         self._threshold = threshold
         self._backoff = backoff
         self._close_timeout = _check.seconds("close_timeout", close_timeout)
-        self._ignore_media_types = _strings("ignore_media_types", ignore_media_types)
-        self._ignore_actions = _strings("ignore_actions", ignore_actions)
+        self._ignore_media_types = _check.strings("ignore_media_types", ignore_media_types)
+        self._ignore_actions = _check.strings("ignore_actions", ignore_actions)
         self._http = HTTPSink(
             url,
             timeout=timeout,
@@ -373,13 +373,3 @@ def _close_all() -> None:
             )
         except Exception as error:
             logger.error("endpoint %r: close() raised %s", endpoint.name, describe_error(error))
-
-
-def _strings(what: str, values: Any) -> tuple[str, ...]:
-    if isinstance(values, (str, bytes)):
-        raise TypeError(f"{what} must be an iterable of strings, not one {type(values).__name__}")
-    strings = tuple(values)
-    for value in strings:
-        if not isinstance(value, str):
-            raise TypeError(f"{what} must contain strings, not {type(value).__name__}")
-    return strings

@@ -345,6 +345,12 @@ def when(opened: Callable[[], object], then: Behaviour) -> Behaviour:
     return behaviour
 
 
+def meet(count: int, then: Behaviour) -> Behaviour:
+    """Go on when `count` requests are there."""
+    barrier = threading.Barrier(count)
+    return when(lambda: barrier.wait(DEADLINE), then)
+
+
 # ---------------------------------------------------------------- for tests to import
 
 

@@ -17,6 +17,7 @@ from receiver import (
     accepting_receiver,  # noqa: F401  (a fixture)
     answer,
     hang_up,
+    meet,
     stall,
     when,
 )
@@ -24,17 +25,6 @@ from support import DEADLINE, LONG, Gate, Recorder, Task
 
 from fastsinks import Breaker, CloseTimeoutError, Endpoint, SinkClosedError
 from fastsinks.encoders import JSONEncoder
-
-
-def meet(count: int, then: Behaviour) -> Behaviour:
-    """Answer when `count` requests are there."""
-    barrier = threading.Barrier(count)
-
-    def behaviour(connection: Connection, request: Request) -> bool:
-        barrier.wait(DEADLINE)
-        return then(connection, request)
-
-    return behaviour
 
 
 def test_so_many_requests_are_under_way() -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 from receiver import (
-    Behaviour,
     Connection,
     Receiver,
     Request,
     accepting_receiver,  # noqa: F401  (a fixture)
     answer,
+    meet,
     redirect,
     stall,
 )
@@ -21,17 +20,6 @@ from support import DEADLINE, Task, together
 from fastsinks import DeliveryError, SinkClosedError
 from fastsinks.encoders import JSONEncoder
 from fastsinks.http import HTTPSink
-
-
-def meet(count: int, then: Behaviour) -> Behaviour:
-    """Answer when `count` requests are there."""
-    barrier = threading.Barrier(count)
-
-    def behaviour(connection: Connection, request: Request) -> bool:
-        barrier.wait(DEADLINE)
-        return then(connection, request)
-
-    return behaviour
 
 
 def test_so_many_requests_are_under_way() -> None:

@@ -56,8 +56,8 @@ cdef class ignore:
     cdef readonly frozenset actions
 
     def __init__(self, media_types=(), actions=()):
-        self.media_types = _check.names("media_types", media_types)
-        self.actions = _check.names("actions", actions)
+        self.media_types = frozenset(_check.strings("media_types", media_types))
+        self.actions = frozenset(_check.strings("actions", actions))
 
     def match(self, event):
         """Whether the event is to be handed on."""

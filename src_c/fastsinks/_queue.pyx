@@ -170,13 +170,7 @@ cdef class Queue(Sink):
         cdef Destination inner
         destination = Destination(dst)
         self.maxsize = _check.size("maxsize", maxsize)
-        policy = POLICIES.get(when_full) if isinstance(when_full, str) else None
-        if policy is None:
-            raise ValueError(
-                "when_full must be 'block', 'raise', 'drop_newest' or 'drop_oldest', "
-                f"not {when_full!r}"
-            )
-        self._policy = policy
+        self._policy = POLICIES[_check.policy(when_full)]
         self._batch_size = _check.size("batch_size", batch_size, least=1)
         self._linger = _check.seconds("linger", linger)
         self._listeners = _check.listeners(listeners, "ingress", "egress")
