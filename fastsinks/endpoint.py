@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ssl
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
@@ -304,13 +305,29 @@ class Endpoint(Sink):
 
         ``timeout`` seconds (``None``: ``close_timeout``) bound all of it: then a request or
         back-off in progress is interrupted, what is left goes to the dead letter, and
-        CloseTimeoutError lists it. Idempotent; every caller waits.
+        CloseTimeoutError lists it. Idempotent; every caller waits, but for one inside the
+        endpoint's own delivery (a dead letter, a strategy): there it returns when events are
+        refused, delivery goes on, and what is left at the deadline is logged.
         """
+        if self._lanes is not None and self._lanes.delivers_here():
+            _check.timeout(timeout)
+            # That lane is busy until this call has returned; somebody else has to wait for it.
+            closer = threading.Thread(target=self._close_elsewhere, args=(timeout,), daemon=True)
+            closer.start()
+            while closer.is_alive() and not self._head.closed:
+                closer.join(0.001)
+            return
         try:
             self._head.close(self._close_timeout if timeout is None else timeout)
         finally:
             if self._http.closed:  # else a bad timeout or a Ctrl-C was in the way
                 _unlist(self)
+
+    def _close_elsewhere(self, timeout: float | None) -> None:
+        try:
+            self.close(timeout)
+        except Exception as error:
+            logger.error("endpoint %r: close() raised %s", self._name, describe_error(error))
 
 
 REDACTED = "[redacted]"

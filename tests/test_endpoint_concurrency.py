@@ -23,7 +23,7 @@ from receiver import (
 )
 from support import DEADLINE, LONG, Gate, Recorder, Task
 
-from fastsinks import Breaker, CloseTimeoutError, Endpoint, SinkClosedError
+from fastsinks import Breaker, CloseTimeoutError, Endpoint, ExponentialBackoff, SinkClosedError
 from fastsinks.encoders import JSONEncoder
 
 
@@ -159,6 +159,35 @@ class TestClose:
             task.result()
         endpoint.close()
         assert sorted(receiver.events) == list(range(50))
+
+    def test_from_inside_a_delivery_it_returns_and_the_rest_is_delivered(self, gate: Gate) -> None:
+        class Closes(Recorder):
+            def write(self, event: Any) -> None:
+                start = time.monotonic()
+                endpoint.close()
+                super().write(time.monotonic() - start)
+                with pytest.raises(SinkClosedError):
+                    endpoint.write("late")
+                gate.open()
+
+        closer = Closes()
+        with Receiver(answer(404), default=when(gate, answer())) as receiver:
+            endpoint = Endpoint(
+                "e",
+                receiver.url(),
+                timeout=20,
+                concurrency=2,
+                batch_size=1,
+                strategy=ExponentialBackoff(0, 0, max_attempts=1),
+                dead_letter=closer,
+                close_timeout=5,
+            )
+            endpoint.write_many(range(10))
+            endpoint.close()
+            assert sorted(receiver.events) == list(range(10))
+        assert closer.events[0] < 2.5
+        metrics = endpoint.metrics
+        assert (metrics.events, metrics.dropped, metrics.pending) == (10, 1, 0)
 
 
 def test_flush_waits_for_what_is_under_way(gate: Gate) -> None:
