@@ -107,9 +107,11 @@ class TestOneProcess:
 
     def test_what_nobody_scrapes_is_published_all_the_same(self, folder: Path) -> None:
         out = run("""
+        from fastsinks.monitoring._multiprocess import Merged
+
         def published():
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            Merged(registry)  # the thread may be making the file just now
             labels = {"type": "Events", "endpoint": "e"}
             return registry.get_sample_value("registry_notifications_events_total", labels)
 
@@ -120,6 +122,26 @@ class TestOneProcess:
         print("published")
         """)
         assert out == "published\n"
+
+    def test_a_file_that_is_just_being_made_is_waited_for(self, folder: Path) -> None:
+        out = run("""
+        endpoint = up()
+        endpoint.write("event")
+        assert endpoint.flush(10)
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        made = os.path.join(folder, "counter_1.db")
+        open(made, "x").close()  # prometheus-client makes it long in a second step
+
+        def make():
+            with open(made, "r+b") as file:
+                file.truncate(1 << 16)
+
+        later = threading.Timer(0.05, make)
+        later.start()
+        print(metrics().successes)
+        later.join()
+        """)
+        assert out == "1\n"
 
     def test_the_last_numbers_are_published_at_exit(self, folder: Path) -> None:
         run("""

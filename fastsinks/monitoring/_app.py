@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, quote
 import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, make_wsgi_app
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from . import _multiprocess
 from ._exposition import exposition
@@ -114,7 +113,7 @@ def _metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
     if _multiprocess.enabled():
         _multiprocess.publisher.refresh()
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        _multiprocess.Merged(registry)  # type: ignore[no-untyped-call]
     elif "name[]" not in parse_qs(environ.get("QUERY_STRING", "")):
         return _all_metrics(environ)
     elif not is_registered(REGISTRY):

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import struct
 import threading
+from collections.abc import Iterable
 from time import monotonic, sleep
 from typing import Any
 
-from prometheus_client import values
-from prometheus_client.multiprocess import mark_process_dead
+from prometheus_client import Metric, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from .. import endpoint as _endpoint
 from .._log import describe_error, logger
@@ -42,6 +44,24 @@ Key = tuple[str, tuple[str, ...]]
 def enabled() -> bool:
     """Whether prometheus-client keeps its values in files; it decides that when imported."""
     return bool(getattr(values.ValueClass, "_multiprocess", False))
+
+
+class Merged(MultiProcessCollector):
+    """All processes' numbers, added up.
+
+    A process that has just opened its file and not yet made it as long as it is to be gets in
+    the way of prometheus-client's; it needs a moment more.
+    """
+
+    def collect(self) -> Iterable[Metric]:
+        deadline = monotonic() + PATIENCE
+        while True:
+            try:
+                return super().collect()  # type: ignore[no-any-return, no-untyped-call]
+            except struct.error:
+                if monotonic() > deadline:
+                    raise
+            sleep(0.001)
 
 
 class Publisher:
