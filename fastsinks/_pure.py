@@ -1,14 +1,22 @@
 """The core in pure Python: oracle of the tests, fallback, baseline of the benchmarks.
 
 It tells the story of the compiled core (``src_c/fastsinks``) with ``threading``
-alone. Each object has one condition, named ``_cond``; the fields that it guards
-are those set below it in ``__init__``. Its lock is re-entrant because a garbage
+alone. Each object has one lock, named ``_lock``; the fields that it guards
+are those set below it in ``__init__``. It is re-entrant because a garbage
 collection under it may run a finaliser that calls back. User code (sinks,
 listeners, matchers, strategies, log handlers) is called with no lock held.
+
+On the main thread the handler of a signal may raise, as Ctrl-C's does: after each
+call into C, where a function of Python's begins, and where a loop begins anew, but
+nowhere else. So a lock is held by ``with``, in which C takes it and gives it back;
+who waits does so without it (see _Change); what has to happen together is written
+as assignments, ``+=`` and ``del`` with no call between them; and what a ``finally``
+has to give back, its first statement does.
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import heapq
 import os
@@ -18,10 +26,10 @@ import threading
 import weakref
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _check, _log, _user
 from ._aio import ChannelEvents
@@ -38,6 +46,8 @@ NEXT_TICK = 0.004  #: ... and those that took over from them
 HELP = 0.02  #: seconds that who waits for a queue goes without a look whether to help
 TURN = 0.0005  #: seconds that one queue may keep a worker while others are ready
 
+RECHECK = 0.5  #: seconds after which a waiter looks again: who notifies may have been struck
+
 _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
 _dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -49,6 +59,93 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class _Change:
+    """Where those sleep who wait for a change of what a lock guards; they hold it not.
+
+    A condition's wait() would have to take the lock again, and may be struck by a signal
+    before it has: then who wanted to wait would go on without it. And a notify() that is
+    struck leaves a waiter behind that is not there, and that the next one goes to.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._sleepers: deque[Any] = deque()
+
+    def notify(self) -> None:
+        """Under the lock."""
+        if self._sleepers:
+            sleeper = self._sleepers[0]
+            del self._sleepers[0]
+            sleeper.release()
+
+    def notify_all(self) -> None:
+        """Under the lock."""
+        while self._sleepers:
+            sleeper = self._sleepers[0]
+            del self._sleepers[0]
+            sleeper.release()
+
+    def sleeper(self) -> Any:
+        """Under the lock: what to sleep on, until the next notification."""
+        sleeper = _thread.allocate_lock()
+        sleeper.acquire()
+        self._sleepers.append(sleeper)
+        return sleeper
+
+    def sleep(self, sleeper: Any, left: float) -> None:
+        """Without the lock: until notified, for ``left`` seconds at most, or less."""
+        if not sleeper.acquire(True, max(0.0, min(left, RECHECK))):
+            self._forget(sleeper)
+
+    def _forget(self, sleeper: Any) -> None:
+        with self._lock:
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+
+    def wait(self, left: float) -> None:
+        """Under the lock, which is given back meanwhile. For workers: no signal strikes them."""
+        sleeper = self.sleeper()
+        self._lock.release()
+        try:
+            slept = sleeper.acquire(True, max(0.0, left))
+        finally:
+            self._lock.acquire()
+        if not slept:
+            self._forget(sleeper)
+
+    def until(self, attempt: Callable[[], bool], deadline: float = 2 * FOREVER) -> bool:
+        """Call ``attempt`` under the lock until it is true; false if the deadline passes first."""
+        while True:
+            with self._lock:
+                if attempt():
+                    return True
+                left = deadline - monotonic()
+                if left <= 0:
+                    return False
+                sleeper = self.sleeper()
+            self.sleep(sleeper, left)
+
+
+def _starter(target: Callable[..., None], *args: Any, name: str | None = None) -> tuple[Any, Any]:
+    """A function that starts a thread, and its arguments.
+
+    On the main thread it is one of C's: either the thread starts, or there is a RuntimeError;
+    with any other exception, a signal's, it has started. Threading's start() waits for the
+    new thread, and may be struck meanwhile, or before: a bare thread calls it.
+    """
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    if threading.current_thread() is threading.main_thread():
+        return _thread.start_new_thread, (_start_or_run, (thread,))
+    return thread.start, ()
+
+
+def _start_or_run(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:
+        thread.run()
 
 
 # ------------------------------------------------------------------------------ sinks
@@ -108,38 +205,49 @@ class _Wrapper(Sink):
 
     def __init__(self, dst: Any) -> None:
         self._dst = _check.destination(dst)
-        self._cond = threading.Condition()
-        self._closer: int | None = None  # ident of the thread that closes dst
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
+        self._closing: object = None  # the call of close() that closes dst
+        self._closer: int | None = None  # ident of its thread
         self._finished = False  # dst is closed
         _forkable.add(self)
 
     def _after_fork(self) -> None:
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
         if not self._finished:
-            self._closer = None
+            self._closing = self._closer = None
 
     def close(self, timeout: float | None = None) -> None:
         deadline = monotonic() + _check.timeout(timeout)
-        with self._cond:
+        me, call = get_ident(), object()
+
+        def settled() -> bool:
+            """Whether there is nothing to wait for; the first to ask is to close dst."""
+            if self._closing is None and not self._finished:
+                self._closer = me
+                self._closing = call
+            return self._finished or self._closer == me  # or dst's close() calls back
+
+        with self._lock:
             self._closed = True
-            self._cond.notify_all()
-            if self._closer == get_ident():  # dst's close() calls back
-                return
-            while self._closer is not None and not self._finished:
-                left = deadline - monotonic()
-                if left <= 0:
-                    raise CloseTimeoutError(f"{type(self).__name__} is still being closed")
-                self._cond.wait(left)
-            if self._finished:
-                return
-            self._closer = get_ident()
-        self._interrupt()
+            self._change.notify_all()
         try:
+            if not self._change.until(settled, deadline):
+                raise CloseTimeoutError(f"{type(self).__name__} is still being closed")
+            if self._closing is not call:
+                return
+            self._interrupt()
             _check.close(self._dst, deadline - monotonic() if timeout is not None else FOREVER)
+            self._finished = True
+        except Exception:
+            self._finished = self._finished or self._closing is call
+            raise
         finally:
-            with self._cond:
-                self._finished = True
-                self._cond.notify_all()
+            if self._closing is call:
+                self._closing = self._closer = None  # interrupted: it may be called again
+                with self._lock:
+                    self._change.notify_all()
 
     def _interrupt(self) -> None:
         """For subclasses: the sink has just been closed."""
@@ -202,6 +310,27 @@ def _field(thing: Any, attribute: str, key: str) -> Any:
     return value if isinstance(value, str) or attribute == "target" else None
 
 
+class _Target(NamedTuple):
+    """A broadcaster's sink, and how to call it, found out once."""
+
+    sink: Any
+    write: Callable[[Any], object]
+    write_many: Callable[[Sequence[Any]], object] | None
+
+
+class _Turn:
+    """What one writer hands to the sinks, and how far it has got."""
+
+    __slots__ = ("at", "fatal", "targets", "todo")
+
+    def __init__(self, events: tuple[Any, ...] | None) -> None:
+        # Its own events, then those that sinks write meanwhile; None: close.
+        self.todo: deque[tuple[Any, ...] | None] = deque((events,))
+        self.targets: tuple[_Target, ...] | None = None  # those that get the first of these
+        self.at = 0  # the next of them
+        self.fatal: BaseException | None = None  # to be raised at the end
+
+
 class Broadcaster(Sink):
     """Hands every event to every sink; all sinks see the same events in the same order.
 
@@ -212,10 +341,11 @@ class Broadcaster(Sink):
     """
 
     def __init__(self, *sinks: Any) -> None:
-        self._cond = threading.Condition()
-        self._sinks: tuple[Any, ...] = ()
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
+        self._targets: tuple[_Target, ...] = ()
+        self._turn: _Turn | None = None
         self._owner: int | None = None  # ident of the thread whose turn it is
-        self._deferred: deque[tuple[Any, ...] | None] = deque()  # from inside it; None: close
         self._finished = False
         self._dropped = 0
         self._trouble: dict[int, Burst] = {}
@@ -224,14 +354,14 @@ class Broadcaster(Sink):
             self.add(sink)
 
     def _after_fork(self) -> None:
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
         if self._owner != get_ident():
-            self._owner = None
-            self._deferred.clear()
+            self._turn = self._owner = None
 
     @property
     def sinks(self) -> tuple[Any, ...]:
-        return self._sinks
+        return tuple(target.sink for target in self._targets)
 
     @property
     def dropped(self) -> int:
@@ -240,15 +370,16 @@ class Broadcaster(Sink):
 
     def add(self, sink: Any) -> None:
         _check.destination(sink)
-        with self._cond:
+        target = _Target(sink, sink.write, _check.own_write_many(sink, Sink))
+        with self._lock:
             if self._closed:
                 raise SinkClosedError
-            if not any(known is sink for known in self._sinks):
-                self._sinks = (*self._sinks, sink)
+            if not any(known.sink is sink for known in self._targets):
+                self._targets = (*self._targets, target)
 
     def remove(self, sink: Any) -> None:
-        with self._cond:
-            self._sinks = tuple(known for known in self._sinks if known is not sink)
+        with self._lock:
+            self._targets = tuple(known for known in self._targets if known.sink is not sink)
             self._trouble.pop(id(sink), None)
 
     def write(self, event: Any, /) -> None:
@@ -261,100 +392,114 @@ class Broadcaster(Sink):
 
     def close(self, timeout: float | None = None) -> None:
         deadline = monotonic() + _check.timeout(timeout)
-        with self._cond:
-            if self._owner == get_ident():
-                self._closed = True
-                self._deferred.append(None)
-                return
+        with self._lock:
             self._closed = True
-            mine = self._take_turn(deadline)  # else a sink is stuck; closing it may help
+            if self._turn is not None and self._owner == get_ident():
+                self._turn.todo.append(None)
+                return
+            self._change.notify_all()
+        turn = _Turn(None)
         try:
+            mine = self._change.until(lambda: self._take(turn), deadline)
+            # Else a sink is stuck in a write, which closing it may end; or in close().
             done = self._close_all(deadline if timeout is not None else FOREVER)
             if not (mine or done):
                 raise CloseTimeoutError("the broadcaster is still being closed")
         finally:
-            if mine:
-                self._end_turn()
+            if self._turn is turn:
+                self._turn = self._owner = None
+                with self._lock:
+                    self._change.notify_all()
 
-    def _take_turn(self, deadline: float) -> bool:
-        while self._owner is not None:
-            left = deadline - monotonic()
-            if left <= 0:
-                return False
-            self._cond.wait(left)
-        self._owner = get_ident()
+    def _take(self, turn: _Turn) -> bool:
+        """Under the lock: take the turn if it is free. Only close() may, of what is closed."""
+        me = get_ident()
+        if self._closed and turn.todo[0] is not None:
+            raise SinkClosedError
+        if self._owner is not None:
+            return False
+        self._owner = me
+        self._turn = turn
         return True
 
-    def _end_turn(self) -> None:
-        with self._cond:
-            self._owner = None
-            self._cond.notify_all()
-
     def _send(self, events: tuple[Any, ...]) -> None:
-        with self._cond:
+        with self._lock:
             if self._closed:
                 raise SinkClosedError
-            if self._owner == get_ident():
-                self._deferred.append(events)
+            if self._turn is not None and self._owner == get_ident():
+                self._turn.todo.append(events)
                 return
-            self._take_turn(monotonic() + FOREVER)
-            if self.closed:  # meanwhile
-                self._owner = None
-                self._cond.notify_all()
-                raise SinkClosedError
-        fatal = None
+        turn = _Turn(events)
         try:
-            fatal = self._fan_out(events)
-            while self._deferred:
-                more = self._deferred.popleft()
-                if more is None:
-                    self._close_all(FOREVER)
-                else:
-                    fatal = self._fan_out(more) or fatal
+            self._change.until(lambda: self._take(turn))
+            while True:
+                try:
+                    self._serve(turn)
+                    break
+                except Exception:
+                    raise
+                except BaseException as error:  # Ctrl-C, between two sinks: they are all served
+                    turn.fatal = error
         finally:
-            self._end_turn()
-        if fatal is not None:
-            raise fatal
+            if self._turn is turn:
+                self._turn = self._owner = None
+                with self._lock:
+                    self._change.notify_all()
+        if turn.fatal is not None:
+            raise turn.fatal
 
-    def _fan_out(self, events: tuple[Any, ...]) -> BaseException | None:
-        """Serve every sink of the snapshot, whatever one raises."""
-        fatal: BaseException | None = None
-        for sink in self._sinks:
-            try:
-                if len(events) == 1:
-                    sink.write(events[0])
-                else:
-                    write_many = getattr(sink, "write_many", None)
-                    if write_many is not None:
+    def _serve(self, turn: _Turn) -> None:
+        """Hand what is to do to every sink of the snapshot, whatever one raises."""
+        while turn.todo:
+            events = turn.todo[0]
+            if events is None:
+                del turn.todo[0]
+                self._close_all(FOREVER)
+                continue
+            if turn.targets is None:
+                turn.at = 0
+                turn.targets = self._targets
+            count, several = len(turn.targets), len(events) > 1
+            while turn.at < count:
+                sink, write, write_many = turn.targets[turn.at]
+                try:
+                    if several and write_many is not None:
                         write_many(events)
                     else:
                         for event in events:
-                            sink.write(event)
-            except SinkClosedError:
-                self.remove(sink)
-            except BaseException as error:
-                if not isinstance(error, Exception):
-                    fatal = error
-                with self._cond:
-                    self._dropped += len(events)
-                    trouble = self._trouble.setdefault(
-                        id(sink), Loss(f"broadcaster: {describe_sink(sink)} refused an event")
-                    )
-                trouble.happened(events[0], describe_error(error), len(events))
-            else:
-                if self._trouble and id(sink) in self._trouble:
-                    self._trouble[id(sink)].over()
-        return fatal
+                            write(event)
+                except SinkClosedError:
+                    turn.at += 1
+                    self.remove(sink)
+                except BaseException as error:
+                    turn.at += 1
+                    if not isinstance(error, Exception):
+                        turn.fatal = error
+                    self._refused(sink, events, error)
+                else:
+                    turn.at += 1
+                    if self._trouble and id(sink) in self._trouble:
+                        self._trouble[id(sink)].over()
+            turn.targets = None
+            del turn.todo[0]
+
+    def _refused(self, sink: Any, events: tuple[Any, ...], error: BaseException) -> None:
+        with self._lock:
+            self._dropped += len(events)
+            trouble = self._trouble.setdefault(
+                id(sink), Loss(f"broadcaster: {describe_sink(sink)} refused an event")
+            )
+        trouble.happened(events[0], describe_error(error), len(events))
 
     def _close_all(self, deadline: float) -> bool:
         """Close every sink; false if another thread has done so, or is about to."""
-        with self._cond:
+        with self._lock:
             if self._finished:
                 return False
             self._finished = True
         late: list[CloseTimeoutError] = []
         fatal: BaseException | None = None
-        for sink in self._sinks:
+        for sink in self.sinks:
             try:
                 left = FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
                 _check.close(sink, left)
@@ -368,7 +513,7 @@ class Broadcaster(Sink):
             raise fatal
         if late:
             raise CloseTimeoutError(
-                f"{len(late)} of {len(self._sinks)} sinks did not close in time",
+                f"{len(late)} of {len(self._targets)} sinks did not close in time",
                 [event for error in late for event in error.undelivered],
             )
         return True
@@ -383,13 +528,15 @@ class Channel(Sink):
 
     def __init__(self, buffer: int = 0) -> None:
         self._buffer = _check.size("buffer", buffer)
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
         self._items: deque[list[Any]] = deque()  # [event, taken]
         self._watchers: list[Callable[[], None]] = []
         _forkable.add(self)
 
     def _after_fork(self) -> None:
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
         self._watchers = []
         if self._buffer == 0:
             self._items.clear()  # their writers live in the parent
@@ -399,65 +546,82 @@ class Channel(Sink):
 
     def write(self, event: Any, /) -> None:
         item = [event, False]
-        with self._cond:
-            while self._buffer and len(self._items) >= self._buffer and not self._closed:
-                self._cond.wait()
+
+        def offer() -> bool:
             if self._closed:
                 raise SinkClosedError
+            if self._buffer and len(self._items) >= self._buffer:
+                return False
             self._items.append(item)
             self._changed()
-            if self._buffer:
-                return
-            try:
-                while not item[1] and not self._closed:
-                    self._cond.wait()
-            finally:
-                if not item[1]:  # closed or interrupted: the event was never committed
+            return True
+
+        if self._buffer:
+            self._change.until(offer)
+            return
+        try:
+            self._change.until(offer)
+            self._change.until(lambda: item[1] or self._closed)
+        finally:
+            if not item[1]:  # closed or interrupted: the event was never committed
+                with self._lock:
                     self._items = deque(kept for kept in self._items if kept is not item)
-            if not item[1]:
-                raise SinkClosedError
+        if not item[1]:
+            raise SinkClosedError
 
     def get(self, timeout: float | None = None) -> Any:
         """The next event. Raises TimeoutError, or SinkClosedError once closed and drained."""
         deadline = monotonic() + _check.timeout(timeout)
-        with self._cond:
-            while not self._items:
+        item: list[Any] | None = None
+
+        def take() -> bool:
+            nonlocal item
+            if not self._items:
                 if self._closed:
                     raise SinkClosedError
-                left = deadline - monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"no event within {timeout} seconds")
-                self._cond.wait(left)
-            item = self._items.popleft()
+                return False
+            item = self._items[0]
             item[1] = True
-            self._cond.notify_all()
+            del self._items[0]
+            self._change.notify_all()
+            return True
+
+        try:
+            if not self._change.until(take, deadline):
+                raise TimeoutError(f"no event within {timeout} seconds")
+            assert item is not None
             return item[0]
+        except BaseException:
+            if item is not None:  # interrupted: the next one gets it
+                with self._lock:
+                    self._items.appendleft(item)
+                    self._changed()
+            raise
 
     def close(self, timeout: float | None = None) -> None:
         _check.timeout(timeout)
-        with self._cond:
+        with self._lock:
             self._closed = True
             if self._buffer == 0:
-                self._items.clear()
+                self._items = deque(item for item in self._items if item[1])
             self._changed()
 
     def done(self, timeout: float | None = None) -> bool:
         """Wait until the channel is closed; false if it was not within ``timeout`` seconds."""
-        left = _check.timeout(timeout)
-        with self._cond:
-            return self._cond.wait_for(lambda: self._closed, left)
+        deadline = monotonic() + _check.timeout(timeout)
+        return self._change.until(lambda: self._closed, deadline)
 
     def _changed(self) -> None:
-        self._cond.notify_all()
+        self._change.notify_all()
         for watcher in self._watchers:  # of _aio alone: they only ring a loop's bell
             watcher()
 
     def _watch(self, watcher: Callable[[], None]) -> None:
-        with self._cond:
+        with self._lock:
             self._watchers.append(watcher)
 
     def _unwatch(self, watcher: Callable[[], None]) -> None:
-        with self._cond:
+        with self._lock:
             self._watchers.remove(watcher)
 
     def __iter__(self) -> Iterator[Any]:
@@ -496,9 +660,10 @@ class Dispatcher:
         _dispatchers.add(self)
 
     def _reset(self) -> None:
-        lock = threading.RLock()
-        self._cond = threading.Condition(lock)  # standing workers and closers wait here
-        self._watch = threading.Condition(lock)  # the one that keeps the time waits here
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)  # closers wait here
+        self._cond = _Change(self._lock)  # standing workers wait here
+        self._watch = _Change(self._lock)  # the one that keeps the time waits here
         self._ready: deque[Any] = deque()
         self._timers: list[tuple[float, int, Any]] = []  # (when, ticket, strand)
         self._tickets = 0
@@ -526,14 +691,15 @@ class Dispatcher:
 
     def _schedule(self, strand: Any) -> None:
         """Make an idle queue ready."""
-        with self._cond:
+        with self._lock:
             self._busy += 1
-            self._ready.append(strand)
+            strand._scheduled = True
+            self._ready += (strand,)
             self._call()
 
     def _schedule_at(self, when: float, strand: Any, *, lingers: bool = False) -> None:
         """Put the running queue on a timer."""
-        with self._cond:
+        with self._lock:
             if lingers and self._closing:  # since the queue looked
                 self._ready.append(strand)
                 return
@@ -545,15 +711,15 @@ class Dispatcher:
 
     def _expedite(self, strand: Any) -> None:
         """Make a queue that is on a timer ready at once; else do nothing."""
-        with self._cond:
+        with self._lock:
             if strand._ticket:
                 strand._ticket = 0
-                self._ready.append(strand)
+                self._ready += (strand,)
                 self._call()
 
     def _closed_one(self) -> None:
         """A queue refuses further events; without any open one, workers do not linger."""
-        with self._cond:
+        with self._lock:
             self._open -= 1
             if not self._open:
                 self._cond.notify_all()
@@ -562,40 +728,45 @@ class Dispatcher:
     # -- workers
 
     def _call(self) -> None:
-        """A queue has become ready: see to it that some worker will notice."""
+        """A queue has become ready: see to it that some worker will notice.
+
+        ``_called`` is set last: until then who is struck leaves it to the next call.
+        """
         if self._called:
             return
         if self._running < self._limit:
-            self._called = True
             if self._standing:
                 self._cond.notify()
             elif self._watching:
                 self._watch.notify()
             else:
-                self._start()
+                if not self._start():
+                    return
                 # With the first worker comes its stand-by: should the program end now, then
                 # from 3.12 on the worker could start none.
                 if self._workers == 1 and self.max_workers > 1:
                     self._start()
+            self._called = True
         elif self._watching and not self._ticking:
             self._watch.notify()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
         if self._workers >= self.max_workers:
-            self._called = False
-            return
+            return False
+        start, args = _starter(self._work, name=f"{self.name}-worker")
         self._workers += 1
         self._coming += 1
         try:
-            threading.Thread(target=self._work, name=f"{self.name}-worker", daemon=True).start()
+            start(*args)
         except RuntimeError:  # no more threads, or the interpreter is shutting down
             self._workers -= 1
             self._coming -= 1
-            self._called = False
             self._short = True
+            return False
+        return True
 
     def _work(self) -> None:
-        with self._cond:
+        with self._lock:
             self._coming -= 1
             self._short = False
             try:
@@ -609,11 +780,11 @@ class Dispatcher:
                             self._start()  # somebody has to stand by
                         elif self._ready and not self._ticking:
                             self._watch.notify()
-                        self._cond.release()
+                        self._lock.release()
                         try:
                             outcome = strand._run()
                         finally:
-                            self._cond.acquire()
+                            self._lock.acquire()
                         self._settle(strand, outcome)
                         del strand
                         blocked = epoch != self._epoch  # another has had this one's turn since
@@ -624,6 +795,7 @@ class Dispatcher:
             finally:
                 self._workers -= 1
                 self._cond.notify_all()
+                self._change.notify_all()
 
     def _settle(self, strand: Any, outcome: str) -> None:
         self._progress += 1
@@ -633,32 +805,34 @@ class Dispatcher:
             self._busy -= 1
             if not self._busy:
                 self._limit = 1
-                self._cond.notify_all()
+                self._change.notify_all()
 
-    def _help(self, held: threading.Condition) -> bool:
+    def _help(self) -> bool:
         """Run a queue on the calling thread, if no worker can and none can be started.
 
-        For threads that wait for a queue: at the interpreter's exit no thread starts. They
-        hold a lock, which is given back meanwhile. Whether something was run.
+        For threads that wait for a queue: at the interpreter's exit no thread starts.
+        Whether something was run.
         """
-        if self._workers and not self._short and not self._stopped:
-            return False
-        held.release()
-        try:
-            with self._cond:
+        with self._lock:
+            if self._ready and not self._stopped:
+                self._call()  # whoever should have may have been struck before
+            if self._workers and not self._short and not self._stopped:
+                return False
+            if not self._is_deserted():
+                return False
+            if not self._stopped:
+                self._call()  # it is tried each time
                 if not self._is_deserted():
                     return False
-                if not self._stopped:
-                    self._call()  # it is tried each time
-                    if not self._is_deserted():
-                        return False
-                strand = self._ready.popleft()
+            strand = self._ready[0]
+            del self._ready[0]
+        outcome = "more"
+        try:
             outcome = strand._run()
-            with self._cond:
+        finally:  # Ctrl-C
+            with self._lock:
                 self._settle(strand, outcome)
-            return True
-        finally:
-            held.acquire()
+        return True
 
     def _is_deserted(self) -> bool:
         """Something is ready, and there is no worker; or those that there are are blocked as
@@ -752,17 +926,18 @@ class Dispatcher:
         whose dispatcher is closed refuses events with SinkClosedError.
         """
         deadline = monotonic() + _check.timeout(timeout)
-        with self._cond:
+        with self._lock:
             self._closing = True  # nobody lingers any more
             self._promote(2 * monotonic() + FOREVER)  # what lingered, and one more attempt
-            if self._ready:
-                self._call()
-            while self._busy and not self._stopped:
+        while True:
+            with self._lock:
                 left = deadline - monotonic()
-                if left <= 0:
+                if not self._busy or self._stopped or left <= 0:
                     break
-                if not self._help(self._cond):
-                    self._cond.wait(min(left, HELP))
+                sleeper = self._change.sleeper()
+            if not self._help():
+                self._change.sleep(sleeper, min(left, HELP))
+        with self._lock:
             late = self._busy
             self._stopped = True
             self._cond.notify_all()
@@ -817,7 +992,8 @@ class Queue(Sink):
         )  # waits on a timer, not a worker
         self._trouble = Loss(f"{self.name}: dropped an event")
         self._finisher: Any = None
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
         self._accepted = self._delivered = self._dropped = 0
         self._waiting: deque[Any] = deque()
         self._appended = 0  # events that ever entered _waiting
@@ -843,7 +1019,8 @@ class Queue(Sink):
         _forkable.add(self)
 
     def _after_fork(self) -> None:
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        self._change = _Change(self._lock)
         self._accepted = self._delivered + self._dropped
         self._waiting.clear()
         self._since.clear()
@@ -864,15 +1041,15 @@ class Queue(Sink):
         return self._accepted - self._delivered - self._dropped
 
     def stats(self) -> QueueStats:
-        with self._cond:
+        with self._lock:
             return QueueStats(self._accepted, self._delivered, self._dropped, len(self))
 
     def latencies(self) -> tuple[tuple[int, ...], float]:
-        with self._cond:
+        with self._lock:
             return tuple(self._latencies), self._latency_total
 
     def oldest(self) -> float:
-        with self._cond:
+        with self._lock:
             return monotonic() - self._since[0] if self._since else 0.0
 
     def _measure(self, count: int) -> None:
@@ -897,68 +1074,85 @@ class Queue(Sink):
 
     def _accept(self, events: tuple[Any, ...]) -> None:
         n = len(events)
-        with self._cond:
-            lost = self._make_room(events)
-            self._accepted += n  # holds the place while ingress runs, without the lock
-            self._dropped += len(lost)
-            if not self._listeners and lost is not events:
-                self._append(events)
-        try:
-            if self._listeners:
-                self._announce(events, lost is not events)
-        finally:
-            if lost:
-                self._report(lost, "the queue is full")
+        lost: list[Any] = []  # what is discarded to make room, or `events`
+        discarded = 0  # so many of them
+        over = 0
+        announced = False
 
-    def _make_room(self, events: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Wait or discard until ``events`` fit; return the discarded, which may be ``events``."""
-        while True:
+        def admit() -> bool:
+            nonlocal discarded, announced, over
             if self._closed or self._dispatcher._stopped:
                 raise SinkClosedError(f"{self.name} or its dispatcher is closed")
-            over = len(self) + len(events) - self.maxsize
-            if not self.maxsize or over <= 0:
-                return ()
-            if self._when_full == "block":
+            over = len(self) + n - self.maxsize if self.maxsize else 0
+            if over <= 0:
+                pass
+            elif self._when_full == "block":
                 if self._runner == get_ident():
                     raise QueueFullError(f"{self.name} is full, and only its own delivery waits")
                 if self._linger_until:  # what does not fit cannot fill the block
                     self._dispatcher._expedite(self)
-                self._cond.wait()
+                return False
             elif self._when_full == "raise":
                 raise QueueFullError(f"{self.name} holds {len(self)} of {self.maxsize} events")
             elif self._when_full == "drop_oldest" and len(self._waiting) >= over:
-                for _ in range(over if self._since else 0):
-                    del self._since[len(self._block)]
-                return tuple(self._waiting.popleft() for _ in range(over))
+                first = len(self._block)
+                while over > 0:
+                    lost.append(self._waiting[0])
+                    if self._since:
+                        del self._since[first]
+                    del self._waiting[0]
+                    self._dropped += 1
+                    discarded += 1
+                    over -= 1
             else:
-                return events
+                lost.extend(events)
+                self._accepted += n
+                self._dropped += n
+                discarded = n
+                return True
+            if self._listeners:
+                self._accepted += n  # holds the place while ingress runs, without the lock
+                announced = True
+            else:
+                self._append(events, n)
+            return True
 
-    def _announce(self, events: tuple[Any, ...], append: bool) -> None:
         try:
-            for event in events:
-                _user.notify(self._listeners, "ingress", event)
-            if append:
-                with self._cond:
+            self._change.until(admit)
+            if self._listeners:
+                for event in events:
+                    _user.notify(self._listeners, "ingress", event)
+            if announced:
+                with self._lock:
                     if self._abandoned:
                         raise SinkClosedError(f"{self.name} was closed meanwhile")
-                    self._append(events)
-        except BaseException:
-            if append:
-                with self._cond:
-                    self._accepted -= len(events)
-                    self._cond.notify_all()
-            raise
+                    announced = self._append(events, 0)
+        finally:
+            if announced:  # and never appended
+                with self._lock:
+                    self._accepted -= n
+                    self._change.notify_all()
+            if discarded:
+                self._report(lost[:discarded], "the queue is full")
 
-    def _append(self, events: tuple[Any, ...]) -> None:
-        self._waiting.extend(events)
-        if self._retrying is not None or self._write_many is not None:
-            self._since.extend([monotonic()] * len(events))
-        self._appended += len(events)
+    def _append(self, events: tuple[Any, ...], accepted: int) -> bool:
+        """Append, and count so many of the events as accepted. Always false."""
+        n = len(events)
+        now = (
+            [monotonic()] * n if self._retrying is not None or self._write_many is not None else ()
+        )
         if not self._scheduled:
-            self._scheduled = True
-            self._dispatcher._schedule(self)
-        elif self._linger_until and (len(self._waiting) >= self._batch_size or self._is_full()):
+            self._dispatcher._schedule(self)  # first: who comes too early waits for the lock
+        elif self._linger_until and (
+            len(self._waiting) + n >= self._batch_size
+            or (self.maxsize and len(self) + accepted >= self.maxsize)
+        ):
             self._dispatcher._expedite(self)  # it lingers for just this
+        self._since += now
+        self._waiting += events
+        self._appended += n
+        self._accepted += accepted
+        return False
 
     def _is_full(self) -> bool:
         return bool(self.maxsize) and len(self) >= self.maxsize
@@ -966,10 +1160,12 @@ class Queue(Sink):
     def _report(self, lost: Iterable[Any], reason: str) -> None:
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
         lost = list(lost)
-        self._trouble.happened(lost[0], reason, len(lost))
-        _user.bury(self._dead_letter, lost)
-        for event in lost:
-            _user.notify(self._listeners, "egress", event)
+        try:
+            self._trouble.happened(lost[0], reason, len(lost))
+        finally:
+            _user.bury(self._dead_letter, lost)
+            for event in lost:
+                _user.notify(self._listeners, "egress", event)
 
     # -- delivering; only the worker that runs this queue gets here, one at a time
 
@@ -978,7 +1174,7 @@ class Queue(Sink):
         self._runner = get_ident()
         end = monotonic() + TURN
         while True:
-            with self._cond:
+            with self._lock:
                 outcome = self._take()
                 if outcome:
                     self._runner = None
@@ -989,7 +1185,7 @@ class Queue(Sink):
                 continue
             wait = self._deliver(block, attempt)
             self._dispatcher._progress += 1
-            with self._cond:
+            with self._lock:
                 if wait and not self._abandoned:
                     self._dispatcher._schedule_at(monotonic() + wait, self)
                     if self._retrying is not None and self._retrying.closed:
@@ -1046,7 +1242,7 @@ class Queue(Sink):
 
     def _finish(self, block: list[Any], delivered: int, error: BaseException | None) -> None:
         lost = block[delivered:]
-        with self._cond:
+        with self._lock:
             if self._block is not block:
                 return  # a closer gave up on this block and has accounted for it
             self._block, self._attempt = [], None
@@ -1056,7 +1252,7 @@ class Queue(Sink):
                 self._left, lost = lost, []
             self._dropped += len(lost)
             self._settling = len(block)  # it has finished when all who are to know it do
-            self._cond.notify_all()
+            self._change.notify_all()
         try:
             if lost:
                 self._report(lost, describe_error(error) if error else "")
@@ -1067,9 +1263,9 @@ class Queue(Sink):
         except BaseException as trouble:  # a log handler's: this thread is a worker
             _log.error("%s: %s", self.name, describe_error(trouble))
         finally:
-            with self._cond:
+            with self._lock:
                 self._settling = 0
-                self._cond.notify_all()
+                self._change.notify_all()
 
     # -- waiting and closing
 
@@ -1079,11 +1275,11 @@ class Queue(Sink):
         Returns false at once when called from inside this queue's own delivery.
         """
         deadline = monotonic() + _check.timeout(timeout)
-        with self._cond:
+        with self._lock:
             goal = self._hurry = self._appended
             if self._linger_until:
                 self._dispatcher._expedite(self)
-            return self._wait(lambda: self._finished_up_to() >= goal, deadline)
+        return self._wait(lambda: self._finished_up_to() >= goal, deadline)
 
     def _delivers_here(self) -> bool:
         """Whether the calling thread is inside this queue's delivery, and must not wait for it."""
@@ -1093,40 +1289,62 @@ class Queue(Sink):
         return self._appended - len(self._waiting) - len(self._block) - self._settling
 
     def _wait(self, predicate: Callable[[], bool], deadline: float) -> bool:
-        while not predicate():
-            left = deadline - monotonic()
-            if left <= 0 or self._runner == get_ident():
-                return False
-            if not self._dispatcher._help(self._cond):
-                self._cond.wait(min(left, HELP))
-        return True
+        while True:
+            with self._lock:
+                left = deadline - monotonic()
+                if predicate():
+                    return True
+                if left <= 0 or self._runner == get_ident():
+                    return False
+                sleeper = self._change.sleeper()
+            if not self._dispatcher._help():
+                self._change.sleep(sleeper, min(left, HELP))
 
     def close(self, timeout: float | None = None) -> None:
         deadline = monotonic() + _check.timeout(timeout)
-        with self._cond:
+        with self._lock:
             if not self._closed:
                 self._closed = True
                 self._dispatcher._closed_one()
             if timeout is not None:
                 self._close_by = min(self._close_by, deadline)
-            self._cond.notify_all()
+            self._change.notify_all()
             if not self._scheduled and not self._dst_closing:
-                self._scheduled = True
                 self._dispatcher._schedule(self)
             elif self._linger_until:
                 self._dispatcher._expedite(self)
             if self._runner == get_ident():
                 return  # called from inside the delivery: it goes on, and then closes dst
-            if not self._wait(lambda: self._finished, deadline):
-                if self._abandoned:  # by another closer, which says so
-                    self._wait(lambda: self._finished, monotonic() + 2 * CLOSE_GRACE)
-                    return
-                self._abandoned = True
-            error, self._close_error = self._close_error, None
-        if not self._finished:
-            self._abandon()
-        elif error is not None:
+        if not self._wait(lambda: self._finished, deadline):
+            self._give_up()
+            return
+        error = self._close_error
+        self._close_error = None
+        if error is not None:
             raise error
+
+    def _give_up(self) -> None:
+        """The deadline has passed. Of several closers the first says what is left."""
+        told: list[CloseTimeoutError] = []
+        # On a thread that no signal interrupts, so that all is accounted for.
+        start, args = _starter(self._abandon, told)
+        alone = False
+        with self._lock:
+            if self._finished:
+                return
+            first = not self._abandoned
+            if first:
+                self._abandoned = True
+                try:
+                    start(*args)
+                except RuntimeError:  # the interpreter is shutting down
+                    alone = True
+        if alone:
+            self._abandon(told)
+        if first:
+            self._change.until(lambda: bool(told))
+            raise told[0]
+        self._wait(lambda: self._finished, monotonic() + 2 * CLOSE_GRACE)
 
     def _close_dst(self) -> None:
         """Close ``dst``: on the worker after the last event, else on a thread of its own."""
@@ -1139,42 +1357,51 @@ class Queue(Sink):
             else:
                 _log.error("%s: close() raised %s", self.name, describe_error(error))
         self._trouble.over()
-        with self._cond:
+        with self._lock:
             self._finished = True
-            self._cond.notify_all()
+            self._change.notify_all()
 
-    def _abandon(self) -> None:
-        """The deadline has passed: close ``dst`` at once and give back what is left."""
-        with self._cond:
+    def _abandon(self, told: list[CloseTimeoutError]) -> None:
+        """Close ``dst`` at once and give back what is left."""
+        with self._lock:
             waiting = list(self._waiting)
             self._waiting.clear()
             mine = not self._dst_closing
             self._dst_closing = True
         if mine:
+            start, args = _starter(self._close_dst)
             try:
-                threading.Thread(target=self._close_dst, daemon=True).start()
+                start(*args)
             except RuntimeError:  # the interpreter is shutting down
                 self._close_dst()
-        with self._cond:
+        with self._lock:
             if self._attempt is not None:
                 self._dispatcher._expedite(self)  # its next step finds the sink closed
-            now = monotonic()
-            self._wait(lambda: not self._block, now + GRACE)
-            if not self._block:
-                self._wait(lambda: self._finished, now + CLOSE_GRACE)
-            left = self._left + self._block[self._attempt.done if self._attempt else 0 :] + waiting
-            self._delivered += len(self._block) and (self._attempt.done if self._attempt else 0)
+        now = monotonic()
+        if self._wait(lambda: not self._block, now + GRACE):
+            self._wait(lambda: self._finished, now + CLOSE_GRACE)
+        with self._lock:
+            done = self._attempt.done if self._attempt else 0
+            left = self._left + self._block[done:] + waiting
+            self._delivered += done
             self._dropped += len(left)
             self._block, self._attempt, self._left = [], None, []
             self._since.clear()
             self._finished = True
-            self._cond.notify_all()
-        if left:
-            self._report(left, "closed before it was delivered")
-            self._trouble.over()
-        if isinstance(self._close_error, CloseTimeoutError):
-            left = self._close_error.undelivered + left  # what dst had accepted came first
-        raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
+            self._change.notify_all()
+        try:
+            if left:
+                self._report(left, "closed before it was delivered")
+                self._trouble.over()
+        finally:
+            with self._lock:
+                if isinstance(self._close_error, CloseTimeoutError):
+                    # What dst had accepted came first.
+                    left = self._close_error.undelivered + left
+                self._close_error = None
+                text = f"{self.name}: {len(left)} events were not delivered"
+                told.append(CloseTimeoutError(text, left))
+                self._change.notify_all()
 
 
 # ---------------------------------------------------------------------------- retries
@@ -1290,14 +1517,13 @@ class ExponentialBackoff(_Bounded):
 class _Attempt:
     """How far one block has got: guarded by its sink's turn."""
 
-    __slots__ = ("done", "driver", "events", "failures", "held", "not_before", "since", "waited")
+    __slots__ = ("done", "driver", "events", "failures", "not_before", "since", "waited")
 
     def __init__(self, events: list[Any], driver: Queue | None = None) -> None:
         self.events = events
         self.driver = driver  # the queue that drives it; None for a thread that waits
         self.done = 0  # events that are finished, from the front
         self.waited = False  # the wait that the strategy asked for is over
-        self.held = False  # the turn is ours
         self.not_before = 0.0  # what a receiver's retry_after asks for
         self.failures = [0] * len(events)
         self.since = [0.0] * len(events)  # of each event's first failure
@@ -1376,14 +1602,18 @@ class RetryingSink(_Wrapper):
         attempt = _Attempt(events)
         try:
             while (wait := self._step(attempt)) is not None:
-                with self._cond:
-                    self._cond.wait_for(lambda: self._closed, wait)
+                self._change.until(lambda: self._closed, monotonic() + wait)
         finally:
-            self._release(attempt)
+            if self._current is attempt:
+                self._current = None
+                with self._lock:
+                    self._change.notify_all()
 
     def _step(self, attempt: _Attempt) -> float | None:
         """At most one attempt: seconds until the next step, or None when all is finished."""
-        self._acquire(attempt)
+        # Nested, if the sink or the dead letter wrote to us: it would wait for itself.
+        if self._current is not attempt and self._owner != get_ident():
+            self._change.until(lambda: self._take(attempt))
         try:
             wait = self._try(attempt)
         except BaseException:
@@ -1393,21 +1623,20 @@ class RetryingSink(_Wrapper):
             self._release(attempt)
         return wait
 
-    def _acquire(self, attempt: _Attempt) -> None:
-        with self._cond:
-            if attempt.held or self._owner == get_ident():
-                return  # nested: the sink or the dead letter wrote to us, and would wait for itself
-            while self._current is not None and not self._closed:
-                self._cond.wait()
-            if self._closed:
-                raise SinkClosedError
-            self._current, attempt.held = attempt, True
+    def _take(self, attempt: _Attempt) -> bool:
+        """Under the lock: take the turn if it is free."""
+        if self._closed:
+            raise SinkClosedError
+        if self._current is not None:
+            return False
+        self._current = attempt
+        return True
 
     def _release(self, attempt: _Attempt) -> None:
-        with self._cond:
-            if attempt.held:
-                attempt.held, self._current = False, None
-                self._cond.notify_all()
+        with self._lock:
+            if self._current is attempt:
+                self._current = None
+                self._change.notify_all()
 
     def _interrupt(self) -> None:
         """Closing: end a back-off that waits on a queue's timer; threads have been notified."""

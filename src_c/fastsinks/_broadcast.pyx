@@ -230,10 +230,15 @@ cdef class Broadcaster(Sink):
         cdef Py_ssize_t count = snapshot.count
         cdef Py_ssize_t i = 0
         cdef PyObject *native
-        cdef Py_ssize_t n = 1 if block is None else len(block)
+        cdef Py_ssize_t n = 1
         cdef Destination target
         cdef double since = 0.0
         fatal = None
+        if block is not None:
+            n = len(block)
+            if n == 1:  # a block of one is an event
+                event = block[0]
+                block = None
         while i < count:
             try:
                 # One handler around the loop, not one around each call: it costs as much.
