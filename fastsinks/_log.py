@@ -53,17 +53,19 @@ def _say(level: int, message: str, *args: Any) -> None:
     try:
         logger.log(level, message, *args)
     except BaseException as raised:
-        reraise_interrupt(raised)
+        if is_interrupt(raised):
+            raise
 
 
-def reraise_interrupt(raised: BaseException) -> None:
-    """Swallow what user code raised beside the point; but not Ctrl-C, which asks to stop.
+def is_interrupt(raised: BaseException) -> bool:
+    """Whether what user code raised beside the point is Ctrl-C, which asks to stop.
 
     It reaches the main thread alone; on a worker a KeyboardInterrupt or SystemExit is
-    somebody's mistake.
+    somebody's mistake, to be swallowed like any other.
     """
-    if not isinstance(raised, Exception) and threading.current_thread() is threading.main_thread():
-        raise raised
+    return (
+        not isinstance(raised, Exception) and threading.current_thread() is threading.main_thread()
+    )
 
 
 class Burst:

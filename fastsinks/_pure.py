@@ -347,6 +347,7 @@ class Broadcaster(Sink):
         self._turn: _Turn | None = None
         self._owner: int | None = None  # ident of the thread whose turn it is
         self._finished = False
+        self._unclosed: list[Any] | None = None  # who closes: those whose close() has not ended
         self._dropped = 0
         self._trouble: dict[int, Burst] = {}
         _forkable.add(self)
@@ -499,16 +500,27 @@ class Broadcaster(Sink):
             self._finished = True
         late: list[CloseTimeoutError] = []
         fatal: BaseException | None = None
-        for sink in self.sinks:
-            try:
-                left = FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
-                _check.close(sink, left)
-            except CloseTimeoutError as error:
-                late.append(error)
-            except Exception as error:
-                _log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
-            except BaseException as error:
-                fatal = error
+        if self._unclosed is None:
+            self._unclosed = list(self.sinks)
+        at = 0
+        try:
+            while at < len(self._unclosed):
+                sink = self._unclosed[at]
+                try:
+                    left = FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
+                    _check.close(sink, left)
+                except CloseTimeoutError as error:
+                    late.append(error)
+                except Exception as error:
+                    _log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
+                except BaseException as error:  # Ctrl-C: close() may be called again
+                    fatal = error
+                    at += 1
+                    continue
+                del self._unclosed[at]
+        finally:
+            if self._unclosed:
+                self._finished = False
         if fatal is not None:
             raise fatal
         if late:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import _log
@@ -12,24 +12,30 @@ from ._log import describe_error
 
 def notify(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
     """Call ``method`` of every listener, whatever one of them raises."""
-    for listener in listeners:
-        try:
-            getattr(listener, method)(*args)
-        except BaseException as error:
-            _log.error("a listener's %s() raised %s", method, describe_error(error))
-            _log.reraise_interrupt(error)
+    _each(listeners, lambda listener: getattr(listener, method)(*args), f"a listener's {method}()")
 
 
 def bury(dead_letter: Any, events: Iterable[Any]) -> None:
     """Hand dropped events to the dead letter, in order, if there is one."""
-    if dead_letter is None:
-        return
-    for event in events:
+    if dead_letter is not None:
+        _each(events, lambda event: dead_letter.write(event), "a dead letter's write()")
+
+
+def _each(things: Iterable[Any], call: Callable[[Any], object], what: str) -> None:
+    """Call for every thing. An interrupt waits until all have had their turn."""
+    left = iter(things)
+    interrupt: BaseException | None = None
+    while True:
         try:
-            dead_letter.write(event)
+            for thing in left:
+                call(thing)
+            break
         except BaseException as error:
-            _log.error("a dead letter refused an event: %s", describe_error(error))
-            _log.reraise_interrupt(error)
+            if _log.is_interrupt(error):
+                interrupt = error
+            _log.error("%s raised %s", what, describe_error(error))
+    if interrupt is not None:
+        raise interrupt
 
 
 def is_permanent(error: BaseException) -> bool:

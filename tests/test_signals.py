@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from receiver import Receiver, stall
 from support import (
     DEADLINE,
     LONG,
@@ -32,12 +33,23 @@ from fastsinks import (
     Channel,
     CloseTimeoutError,
     Dispatcher,
+    Endpoint,
+    Filter,
+    NullSink,
     Queue,
     RetryingSink,
     SinkClosedError,
 )
 
 SOON = 0.2
+
+
+def soon(call, tries=4):
+    """Ctrl-C ends the call in time, which on a busy machine the best of a few tries shows."""
+    took = []
+    while not took or (min(took) >= SOON and len(took) < tries):
+        took.append(interrupt(call))
+    assert min(took) < SOON, took
 
 
 class TestQueue:
@@ -51,8 +63,8 @@ class TestQueue:
 
     def test_a_write_that_waits_for_room(self, stuck, gate):
         queue, dst = stuck
-        assert interrupt(lambda: queue.write("withdrawn")) < SOON
-        assert interrupt(lambda: queue.write_many(["withdrawn", "too"])) < SOON
+        soon(lambda: queue.write("withdrawn"))
+        soon(lambda: queue.write_many(["withdrawn", "too"]))
         assert ledger(queue) == (2, 0, 0, 2)
         gate.open()
         queue.write("c")
@@ -63,7 +75,7 @@ class TestQueue:
     def test_a_withdrawn_write_leaves_its_place_to_others(self, stuck, gate):
         queue, dst = stuck
         others = [Task(queue.write, "other").blocked()]
-        assert interrupt(lambda: queue.write("withdrawn")) < SOON
+        soon(lambda: queue.write("withdrawn"))
         others.append(Task(queue.write, "other").blocked())
         gate.open()
         for other in others:
@@ -74,7 +86,7 @@ class TestQueue:
     @pytest.mark.parametrize("timeout", [None, LONG, 1e12])
     def test_flush(self, stuck, gate, timeout):
         queue, dst = stuck
-        assert interrupt(lambda: queue.flush(timeout)) < SOON
+        soon(lambda: queue.flush(timeout))
         assert not queue.closed
         gate.open()
         assert queue.flush(DEADLINE)
@@ -86,7 +98,7 @@ class TestQueue:
     def test_close(self, stuck, gate, timeout):
         """The queue stays what it was: on its way to being closed."""
         queue, dst = stuck
-        assert interrupt(lambda: queue.close(timeout)) < SOON
+        soon(lambda: queue.close(timeout))
         with pytest.raises(SinkClosedError):
             queue.write("late")
         assert dst.closes == 0
@@ -98,8 +110,8 @@ class TestQueue:
 
     def test_close_twice_and_then_with_a_deadline(self, stuck):
         queue, _ = stuck
-        assert interrupt(queue.close) < SOON
-        assert interrupt(queue.close) < SOON
+        soon(queue.close)
+        soon(queue.close)
         with pytest.raises(CloseTimeoutError) as caught:
             queue.close(timeout=0.05)
         assert caught.value.undelivered == ["a", "b"]
@@ -110,7 +122,7 @@ class TestQueue:
         queue.write("one")
         first = Task(queue.close)
         gate.wait_entered()
-        assert interrupt(queue.close) < SOON
+        soon(queue.close)
         gate.open()
         first.result()
         queue.close()
@@ -123,7 +135,7 @@ class TestQueue:
             with queue:
                 pass
 
-        assert interrupt(use) < SOON
+        soon(use)
         gate.open()
         queue.close()
         assert dst.events == ["a", "b"]
@@ -142,14 +154,14 @@ class TestChannel:
     @pytest.mark.parametrize("buffer", [0, 2])
     def test_get(self, buffer, timeout):
         channel = Channel(buffer)
-        assert interrupt(lambda: channel.get(timeout)) < SOON
+        soon(lambda: channel.get(timeout))
         writer = Task(lambda: [channel.write(n) for n in range(3)])
         assert [channel.get(DEADLINE) for _ in range(3)] == [0, 1, 2]
         writer.result()
 
     def test_iteration(self):
         channel = Channel()
-        assert interrupt(lambda: list(channel)) < SOON
+        soon(lambda: list(channel))
         reader = Task(list, channel)
         channel.write("one")
         channel.close()
@@ -157,7 +169,7 @@ class TestChannel:
 
     def test_a_rendezvous_is_withdrawn(self):
         channel = Channel()
-        assert interrupt(lambda: channel.write("withdrawn")) < SOON
+        soon(lambda: channel.write("withdrawn"))
         with pytest.raises(TimeoutError):
             channel.get(timeout=0)
         writer = Task(channel.write, "one")
@@ -167,14 +179,14 @@ class TestChannel:
     def test_a_write_that_waits_for_room(self):
         channel = Channel(buffer=1)
         channel.write("a")
-        assert interrupt(lambda: channel.write("withdrawn")) < SOON
+        soon(lambda: channel.write("withdrawn"))
         channel.close()
         assert list(channel) == ["a"]
 
     def test_done(self):
         channel = Channel()
-        assert interrupt(channel.done) < SOON
-        assert interrupt(lambda: channel.done(LONG)) < SOON
+        soon(channel.done)
+        soon(lambda: channel.done(LONG))
         channel.close()
         assert channel.done() is True
 
@@ -185,7 +197,7 @@ class TestRetryingSink:
         strategy = Waits(seconds)
         dst = Recorder(Fails(times=1))
         sink = RetryingSink(dst, strategy)
-        assert interrupt(lambda: sink.write("one")) < SOON
+        soon(lambda: sink.write("one"))
         assert dst.events == []
         assert not sink.closed
         strategy.failures = 0
@@ -200,7 +212,7 @@ class TestRetryingSink:
         first = Task(sink.write, "one")
         assert strategy.failed.wait(DEADLINE)
         parked(first)
-        assert interrupt(lambda: sink.write("withdrawn")) < SOON
+        soon(lambda: sink.write("withdrawn"))
         sink.close()
         with pytest.raises(SinkClosedError):
             first.result()
@@ -210,12 +222,107 @@ class TestRetryingSink:
         """An interrupt inside of the sink is nothing to be retried."""
         dst = Recorder(gate)
         sink = RetryingSink(dst, Waits(0.0))
-        assert interrupt(lambda: sink.write("one")) < SOON
+        soon(lambda: sink.write("one"), tries=1)
         assert len(dst.attempts) == 1
         gate.open()
         sink.write("two")
         assert dst.events == ["two"]
         sink.close()
+
+
+class TestWrappers:
+    """A close that was interrupted goes on where it was, when it is called again."""
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda sink: Filter(sink, bool),
+            lambda sink: RetryingSink(sink, Waits()),
+            Broadcaster,
+            lambda sink: Broadcaster(Filter(sink, bool), NullSink()),
+        ],
+        ids=["filter", "retrying", "broadcaster", "both"],
+    )
+    @pytest.mark.parametrize("timeout", [None, LONG])
+    def test_close(self, gate, wrap, timeout):
+        dst = Recorder(gate)
+        sink = wrap(Queue(dst))
+        sink.write("one")
+        gate.wait_entered()
+        soon(lambda: sink.close(timeout))
+        assert sink.closed
+        with pytest.raises(SinkClosedError):
+            sink.write("late")
+        second = Task(sink.close).blocked()
+        assert dst.closes == 0
+        gate.open()
+        second.result()
+        assert dst.events == ["one"]
+        assert dst.closes == 1
+        sink.close()
+        assert dst.closes == 1
+
+    def test_a_broadcaster_closes_the_others_meanwhile_and_once(self, gate):
+        dst, before, after = Recorder(gate), Recorder(), Recorder()
+        sink = Broadcaster(before, Queue(dst), after)
+        sink.write("one")
+        soon(sink.close)
+        assert (before.closes, dst.closes, after.closes) == (1, 0, 1)
+        gate.open()
+        sink.close()
+        assert (before.closes, dst.closes, after.closes) == (1, 1, 1)
+
+    def test_a_write_through_a_filter_and_a_broadcaster(self, gate):
+        dst, other = Recorder(gate), Recorder()
+        queue = Queue(dst, maxsize=1)
+        sink = Filter(Broadcaster(queue, other), bool)
+        sink.write("one")
+        soon(lambda: sink.write("withdrawn"), tries=1)
+        gate.open()
+        sink.write("two")
+        sink.close()
+        assert dst.events == ["one", "two"]
+        assert other.events == ["one", "withdrawn", "two"]
+
+
+class TestEndpoint:
+    @pytest.fixture
+    def stuck(self, no_leftover_threads):
+        with Receiver(default=stall()) as receiver:
+            endpoint = Endpoint(
+                "e", receiver.url(), timeout=LONG, maxsize=2, ignore_actions=["pull"]
+            )
+            endpoint.write_many(["a", "b"])
+            receiver.wait(1)
+            yield endpoint
+            with pytest.raises(CloseTimeoutError) as caught:
+                endpoint.close(timeout=0)
+            assert caught.value.undelivered == ["a", "b"]
+
+    def test_a_write_that_waits_for_room(self, stuck):
+        soon(lambda: stuck.write("withdrawn"))
+        soon(lambda: stuck.write_many(["withdrawn", "too"]))
+        assert stuck.metrics.pending == stuck.metrics.events == 2
+
+    @pytest.mark.parametrize("timeout", [None, LONG])
+    def test_flush(self, stuck, timeout):
+        soon(lambda: stuck.flush(timeout))
+        assert not stuck.closed
+
+    def test_close(self, stuck):
+        soon(lambda: stuck.close(LONG))
+        assert stuck.closed
+        soon(lambda: stuck.close(LONG))
+
+    def test_several_at_a_time(self):
+        with Receiver(default=stall()) as receiver:
+            endpoint = Endpoint("e", receiver.url(), timeout=LONG, concurrency=2)
+            endpoint.write_many(["a", "b"])
+            receiver.wait(1)
+            soon(endpoint.flush)
+            with pytest.raises(CloseTimeoutError) as caught:
+                endpoint.close(timeout=0)
+            assert caught.value.undelivered == ["a", "b"]
 
 
 class TestOthers:
@@ -224,7 +331,7 @@ class TestOthers:
         sink = Broadcaster(dst, other)
         first = Task(sink.write, "one")
         gate.wait_entered()
-        assert interrupt(lambda: sink.write("perhaps")) < SOON
+        soon(lambda: sink.write("perhaps"))
         gate.open()
         first.result()
         sink.write("two")
@@ -239,7 +346,7 @@ class TestOthers:
         queue = Queue(dst, dispatcher=dispatcher)
         queue.write("one")
         gate.wait_entered()
-        assert interrupt(dispatcher.close) < SOON
+        soon(dispatcher.close)
         gate.open()
         queue.close()
         assert dst.events == ["one"]

@@ -18,6 +18,7 @@ cdef class Broadcaster(Sink):
     cdef unsigned long _owner  # _lock: the thread whose turn it is, or 0
     cdef list _deferred  # the owner's: blocks, or None for close(), from inside its write
     cdef bint _finished  # _lock: all sinks are closed, or being closed
+    cdef list _unclosed  # who closes: those whose close() has not ended; at first None
     cdef unsigned long long _dropped  # the owner's to write
     cdef dict _trouble  # the owner's: id of a sink -> how its refusals are logged
 

@@ -142,6 +142,7 @@ cdef class Broadcaster(Sink):
 
         Ordinary exceptions are logged. CloseTimeoutError is raised at the end, with the
         ``undelivered`` of all. From inside a write, ``close`` returns at once and follows it.
+        An interrupted ``close`` (Ctrl-C) may be called again, for the sink that it waited for.
         """
         cdef double deadline = fs_now() + _check.timeout(timeout)
         acquire(self)
@@ -291,16 +292,19 @@ cdef class Broadcaster(Sink):
     cdef bint close_all(self, double deadline) except -1:
         """Close every sink; false if another thread has done so, or is about to."""
         cdef bint finished
+        cdef Py_ssize_t at = 0
         acquire(self)
         finished = self._finished
         self._finished = True
         fs_release(&self._lock)
         if finished:
             return False
+        if self._unclosed is None:
+            self._unclosed = list(self.sinks)
         late = []
         fatal = None
-        for target in self._snapshot.targets:
-            sink = (<Destination>target).sink
+        while at < len(self._unclosed):
+            sink = self._unclosed[at]
             try:
                 _check.close(
                     sink, FS_FOREVER if deadline == FS_FOREVER else max(0.0, deadline - fs_now())
@@ -309,9 +313,15 @@ cdef class Broadcaster(Sink):
                 late.append(error)
             except Exception as error:
                 _log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
-            except BaseException as error:
+            except BaseException as error:  # Ctrl-C: close() may be called again
                 fatal = error
+                at += 1
+                continue
+            del self._unclosed[at]
         if fatal is not None:
+            acquire(self)
+            self._finished = False
+            fs_release(&self._lock)
             raise fatal
         if late:
             raise CloseTimeoutError(

@@ -446,11 +446,13 @@ cdef class Queue(Sink):
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
         if self._trouble is None:
             self._trouble = Loss(f"{self.name}: dropped an event")
-        self._trouble.happened(lost[0], reason, len(lost))
-        _user.bury(self._dead_letter, lost)
-        if self._listeners:
-            for event in lost:
-                _user.notify(self._listeners, "egress", event)
+        try:
+            self._trouble.happened(lost[0], reason, len(lost))
+        finally:  # Ctrl-C
+            _user.bury(self._dead_letter, lost)
+            if self._listeners:
+                for event in lost:
+                    _user.notify(self._listeners, "egress", event)
         return 0
 
     # --------------------------------------- delivering: a worker, one at a time

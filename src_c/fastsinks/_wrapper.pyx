@@ -36,9 +36,11 @@ cdef class Wrapper(Sink):
         """Close the inner sink. Every caller returns when that is done; idempotent.
 
         A caller whose ``timeout`` passes while another one closes gets CloseTimeoutError.
+        An interrupted ``close`` (Ctrl-C) may be called again, and then calls the inner one.
         """
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef unsigned int seen
+        cdef bint done = True
         if fs_is_inherited(&self._lock):
             self.after_fork()
         fs_acquire(&self._lock)
@@ -63,9 +65,15 @@ cdef class Wrapper(Sink):
         self.interrupt()
         try:
             _check.close(self._dst.sink, FS_FOREVER if timeout is None else deadline - fs_now())
+        except Exception:
+            raise
+        except BaseException:
+            done = False
+            raise
         finally:
             fs_acquire(&self._lock)
-            self._finished = True
+            self._closing = self._finished = done
+            self._closer = 0
             fs_notify(&self._lock, &self._changed)
             fs_release(&self._lock)
 
