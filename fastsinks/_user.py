@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from . import _log
@@ -11,29 +11,32 @@ from ._log import describe_error
 
 
 def notify(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
-    """Call ``method`` of every listener, whatever one of them raises."""
-    _each(listeners, lambda listener: getattr(listener, method)(*args), f"a listener's {method}()")
+    """Call ``method`` of every listener, whatever one of them raises but Ctrl-C."""
+    for listener in listeners:
+        try:
+            getattr(listener, method)(*args)
+        except BaseException as error:
+            _log.error("a listener's %s() raised %s", method, describe_error(error))
+            if _log.is_interrupt(error):
+                raise
 
 
 def bury(dead_letter: Any, events: Iterable[Any]) -> None:
-    """Hand dropped events to the dead letter, in order, if there is one."""
-    if dead_letter is not None:
-        _each(events, lambda event: dead_letter.write(event), "a dead letter's write()")
-
-
-def _each(things: Iterable[Any], call: Callable[[Any], object], what: str) -> None:
-    """Call for every thing. An interrupt waits until all have had their turn."""
-    left = iter(things)
+    """Hand dropped events to the dead letter, in order, if there is one. Ctrl-C, which may
+    come in between two of them as well, waits until all are there."""
+    if dead_letter is None:
+        return
+    left = iter(events)
     interrupt: BaseException | None = None
     while True:
         try:
-            for thing in left:
-                call(thing)
+            for event in left:
+                dead_letter.write(event)
             break
         except BaseException as error:
             if _log.is_interrupt(error):
                 interrupt = error
-            _log.error("%s raised %s", what, describe_error(error))
+            _log.error("a dead letter refused an event: %s", describe_error(error))
     if interrupt is not None:
         raise interrupt
 
