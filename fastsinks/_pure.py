@@ -818,6 +818,8 @@ class Dispatcher:
             if not self._busy:
                 self._limit = 1
                 self._change.notify_all()
+                if not self._open:
+                    self._watch.notify_all()  # who stands by waits for nothing
 
     def _help(self) -> bool:
         """Run a queue on the calling thread, if no worker can and none can be started.
@@ -912,7 +914,8 @@ class Dispatcher:
                         tick_at = FOREVER
                     until = min(until, tick_at)
                     if until == leave_at and until <= now:
-                        if not self._running and not self._standing:
+                        over = not self._open and not self._busy
+                        if over or (not self._running and not self._standing):
                             return False
                         leave_at = until = now + self.idle_timeout + TICK
                     self._watch.wait(max(0.0, until - now))

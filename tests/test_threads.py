@@ -13,10 +13,12 @@ import pytest
 from support import (
     DEADLINE,
     LONG,
+    MOMENT,
     BlockRecorder,
     Fails,
     Gate,
     Recorder,
+    Task,
     Waits,
     alone,
     eventually,
@@ -244,6 +246,23 @@ def test_they_go_away_after_a_crowd_too():
     for queue in queues:
         queue.close()
     dispatcher.close()
+
+
+@alone
+def test_they_go_away_with_the_last_event_of_the_last_queue():
+    """Most of them stand idle by then, and there is nothing left for which to wait."""
+    dispatcher = Dispatcher(idle_timeout=LONG)
+    gates = [Gate() for _ in range(8)]
+    queues = [Queue(Recorder(gate), dispatcher=dispatcher) for gate in gates]
+    for queue, gate in zip(queues, gates, strict=True):
+        queue.write("stuck")
+        gate.wait_entered()
+    closers = [Task(queue.close).blocked() for queue in queues]
+    for closer, gate in zip(closers, gates, strict=True):
+        gate.open()
+        closer.result()
+        threading.Event().wait(MOMENT)  # the worker parks
+    eventually(lambda: os_threads() == 1)
 
 
 @alone

@@ -370,6 +370,8 @@ cdef class Dispatcher:
             if self._busy == 0:
                 self._limit = FS_TURNS
                 fs_notify_leaf(&self._lock, &self._change)
+                if self._open == 0:
+                    fs_wake(&self._watch)  # who stands by waits for nothing
 
     cdef Summons pop_spot(self) noexcept nogil:
         self._standing -= 1
@@ -416,7 +418,9 @@ cdef class Dispatcher:
                 elif tick_at == FS_FOREVER or tick_at <= now:
                     tick_at = now + (TICK if self._limit == FS_TURNS else NEXT_TICK)
                     seen = self._progress
-                if self._timed or self._running or self._standing:
+                if (self._open or self._busy) and (
+                    self._timed or self._running or self._standing
+                ):
                     if leave_at <= now:
                         leave_at = now + self.idle_timeout + TICK  # not before the others
                 elif leave_at <= now:
