@@ -24,6 +24,7 @@ from support import (
 
 import fastsinks
 from fastsinks import (
+    Breaker,
     CloseTimeoutError,
     NullSink,
     Queue,
@@ -413,6 +414,29 @@ class TestRetries:
         assert dst.events == [0, 1]
         assert caught.value.undelivered == dead.events == [2, 3, 4, 5, 6, 7]
         assert ledger(queue) == (8, 2, 6, 0)
+
+    def test_a_failure_that_comes_late_buries_nothing_twice(self, gate):
+        """The closer has given up on the event before the strategy would."""
+        ended = threading.Event()
+
+        def fail(events):
+            gate()
+            ended.set()
+            raise OSError
+
+        dead = Recorder()
+        sink = RetryingSink(Recorder(fail), Breaker(1, 0.0, max_attempts=1), dead_letter=dead)
+        queue = Queue(sink, dead_letter=dead)
+        queue.write("one")
+        gate.wait_entered()
+        with pytest.raises(CloseTimeoutError):
+            queue.close(timeout=0.01)
+        gate.open()
+        assert ended.wait(DEADLINE)
+        threading.Event().wait(MOMENT)
+        assert dead.events == ["one"]
+        assert sink.dropped == 0
+        assert ledger(queue) == (1, 0, 1, 0)
 
     def test_hundreds_are_given_up_at_once(self):
         strategies = [Waits() for _ in range(300)]
