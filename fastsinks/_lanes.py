@@ -72,10 +72,10 @@ class Lane:
 class Turns:
     """Which lanes are free, in one process: a child has none of its parent's blocks."""
 
-    def __init__(self, lanes: Iterable[Lane]) -> None:
-        self.pid = os.getpid()
+    def __init__(self, lanes: Iterable[Lane], inherited: int) -> None:
         self.changed = threading.Condition()
         self.idle = list(lanes)  # guarded by changed
+        self.inherited = inherited  # events that were under way at the fork: the parent's
 
 
 class Lanes(Sink):
@@ -110,17 +110,30 @@ class Lanes(Sink):
             )
             for i in range(1, count + 1)
         )
-        self._turns = Turns(self.lanes)
+        self.queue: Queue | None = None  #: which delivers to the lanes, once there is one
+        # By process. dict operations are atomic: the first threads of a child agree on one.
+        self._turns = {os.getpid(): Turns(self.lanes, 0)}
+
+    def _here(self) -> Turns:
+        """This process's turns. A child's are made before it hands anything over."""
+        turns = self._turns.get(os.getpid())
+        if turns is None:
+            handed = self.queue.stats().delivered if self.queue is not None else 0
+            made = Turns(self.lanes, handed - self.totals().finished)
+            turns = self._turns.setdefault(os.getpid(), made)
+        return turns
+
+    @property
+    def inherited(self) -> int:
+        """Events that the queue delivered and that are not this process's to finish."""
+        return self._here().inherited
 
     def write(self, event: Any) -> None:
         self.write_many((event,))
 
     def write_many(self, events: Iterable[Any]) -> None:
         block = list(events)
-        turns = self._turns
-        if turns.pid != os.getpid():
-            # One writer, the queue: nobody competes for this.
-            turns = self._turns = Turns(self.lanes)
+        turns = self._here()
         with turns.changed:
             while not turns.idle and not self.closed:
                 turns.changed.wait()
@@ -131,7 +144,7 @@ class Lanes(Sink):
         lane.queue.write_many(block)
 
     def free(self, lane: Lane) -> None:
-        turns = self._turns
+        turns = self._here()
         with turns.changed:
             turns.idle.append(lane)
             turns.changed.notify()
@@ -159,7 +172,7 @@ class Lanes(Sink):
     def close(self, timeout: float | None = None) -> None:
         """Wait for all lanes, interrupt what is late, then close the HTTPSink."""
         super().close(timeout)
-        turns = self._turns
+        turns = self._here()
         with turns.changed:
             turns.changed.notify_all()
         self.late = not self.flush(timeout)

@@ -147,6 +147,8 @@ class Endpoint(Sink):
             dead_letter=dead_letter,
             name=f"endpoint {name!r}",
         )
+        if self._lanes is not None:
+            self._lanes.queue = self._queue
         # Who ignores nothing does not pay for a filter.
         self._head: Sink = self._queue
         if self._ignore_media_types or self._ignore_actions:
@@ -217,7 +219,7 @@ class Endpoint(Sink):
             lanes = self._lanes.totals()
             stats = self._queue.stats()
             # What the queue delivered has gone to the lanes, and may be there only just now.
-            pending = stats.accepted - stats.dropped - lanes.finished
+            pending = stats.accepted - stats.dropped - lanes.finished - self._lanes.inherited
             retries, dropped = lanes.retries, lanes.dropped + stats.dropped
         return EndpointMetrics(
             pending=pending,

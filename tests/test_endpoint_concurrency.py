@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -249,6 +250,7 @@ def test_an_encoder_that_takes_no_blocks(receiver: Receiver) -> None:
     assert sorted(json.loads(request.body) for request in receiver.requests) == list(range(30))
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_has_lanes_of_its_own(gate: Gate) -> None:
     """Also where all of its parent's were busy."""
     with (
@@ -260,14 +262,47 @@ def test_a_fork_has_lanes_of_its_own(gate: Gate) -> None:
         child = os.fork()
         if not child:
             try:
+                assert endpoint.metrics.pending == 0
                 endpoint.write_many(["c", "d", "e"])
-                os._exit(0 if endpoint.flush(DEADLINE) else 1)
+                assert endpoint.flush(DEADLINE)
+                assert endpoint.metrics.pending == 0
+                os._exit(0)
             finally:
-                os._exit(2)
+                os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert endpoint.metrics.pending == 2
         gate.open()
         assert endpoint.flush(DEADLINE)
         assert sorted(receiver.events) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_can_close_whatever_its_parent_was_doing(receiver: Receiver, gate: Gate) -> None:
+    endpoint = Endpoint("e", receiver.url(), concurrency=2)
+    lanes: Any = endpoint._lanes
+
+    def hand_over() -> None:
+        with lanes._here().changed:
+            gate()
+
+    task = Task(hand_over)
+    gate.wait_entered()
+    child = os.fork()
+    if not child:
+        try:
+            endpoint.close(DEADLINE)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    child_ended = Task(os.waitpid, child, 0)
+    try:
+        assert os.waitstatus_to_exitcode(child_ended.result()[1]) == 0
+    finally:
+        if not child_ended.done:
+            os.kill(child, signal.SIGKILL)
+        gate.open()
+        task.result()
+        endpoint.close()
 
 
 @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (True, TypeError), ("2", TypeError)])
