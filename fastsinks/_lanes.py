@@ -17,6 +17,9 @@ from .http import HTTPSink
 GRACE = 0.02
 """Seconds for a lane to let go of its block once its request has been interrupted."""
 
+LATE = 0.5
+"""Seconds for all lanes to do so, one after the other or on a busy machine."""
+
 
 class Totals(NamedTuple):
     finished: int
@@ -111,6 +114,8 @@ class Lanes(Sink):
             for i in range(1, count + 1)
         )
         self.queue: Queue | None = None  #: which delivers to the lanes, once there is one
+        self._left: list[Any] = []  # guarded by the condition, as is the next
+        self._finished = False
         # By process. dict operations are atomic: the first threads of a child agree on one.
         self._turns = {os.getpid(): Turns(self.lanes, 0)}
 
@@ -170,7 +175,8 @@ class Lanes(Sink):
         return all(lane.queue.flush(max(0.0, deadline - monotonic())) for lane in self.lanes)
 
     def close(self, timeout: float | None = None) -> None:
-        """Wait for all lanes, interrupt what is late, then close the HTTPSink."""
+        """Wait for all lanes, interrupt what is late, then close the HTTPSink. What is left then
+        is for ``take_left``: the queue in front may be unable to wait for it."""
         super().close(timeout)
         turns = self._here()
         with turns.changed:
@@ -180,12 +186,22 @@ class Lanes(Sink):
         self._http.close(0.0 if self.late else timeout)
         for lane in self.lanes:
             lane.retrying.close(0.0 if self.late else timeout)
-        stuck = False
+        deadline = monotonic() + GRACE
         for lane in self.lanes:
             try:
-                lane.queue.close(GRACE if self.late else timeout)
+                lane.queue.close(max(0.0, deadline - monotonic()) if self.late else timeout)
             except CloseTimeoutError:
-                stuck = True
-        left = [event for lane in self.lanes for event in lane.undelivered]
-        if left or stuck:
-            raise CloseTimeoutError(f"{len(left)} events were not delivered", left)
+                pass  # its events have come to undelivered
+        with turns.changed:
+            self._left = [event for lane in self.lanes for event in lane.undelivered]
+            self._finished = True
+            turns.changed.notify_all()
+
+    def take_left(self, timeout: float) -> list[Any]:
+        """To one caller, after a close that was late: the events that were handed over, and not
+        delivered. Waits for up to ``timeout`` seconds until the lanes have let go of them."""
+        turns = self._here()
+        with turns.changed:
+            turns.changed.wait_for(lambda: self._finished, timeout)
+            left, self._left = self._left, []
+        return left

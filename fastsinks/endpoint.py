@@ -15,7 +15,7 @@ from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink,
 from ._blocks import Blocks
 from ._errors import CloseTimeoutError
 from ._guard import Allow
-from ._lanes import Lanes
+from ._lanes import LATE, Lanes
 from ._log import describe_error, logger
 from .encoders import Encoder
 from .http import HTTPSink
@@ -321,9 +321,19 @@ class Endpoint(Sink):
             return
         try:
             self._head.close(self._close_timeout if timeout is None else timeout)
+        except CloseTimeoutError as error:
+            if self._lanes is None:
+                raise
+            self._raise_late(self._lanes.take_left(LATE) + error.undelivered)
         finally:
             if self._http.closed:  # else a bad timeout or a Ctrl-C was in the way
                 _unlist(self)
+        if self._lanes is not None and (left := self._lanes.take_left(0)):
+            self._raise_late(left)  # the queue itself was done in time
+
+    def _raise_late(self, left: list[Any]) -> None:
+        text = f"endpoint {self._name!r}: {len(left)} events were not delivered"
+        raise CloseTimeoutError(text, left) from None
 
     def _close_elsewhere(self, timeout: float | None) -> None:
         try:

@@ -153,6 +153,30 @@ class TestClose:
         metrics = endpoint.metrics
         assert (metrics.events, metrics.dropped, metrics.pending) == (20, 20, 0)
 
+    def test_what_is_stuck_in_user_code_comes_back_too(self, receiver: Receiver) -> None:
+        """No closing of connections helps there: each request has to be given up by itself."""
+        stuck, opened = threading.Semaphore(0), threading.Event()
+
+        def sign(body: bytes) -> dict[str, str]:
+            stuck.release()
+            assert opened.wait(DEADLINE)
+            return {}
+
+        lost = Recorder()
+        endpoint = Endpoint(
+            "e", receiver.url(), signer=sign, concurrency=6, batch_size=2, dead_letter=lost
+        )
+        endpoint.write_many(range(20))
+        for _ in range(6):
+            assert stuck.acquire(timeout=DEADLINE)
+        try:
+            with pytest.raises(CloseTimeoutError, match="20 events") as caught:
+                endpoint.close(0.05)
+            assert sorted(caught.value.undelivered) == sorted(lost.events) == list(range(20))
+            endpoint.close()
+        finally:
+            opened.set()
+
     def test_again_and_on_other_threads(self, receiver: Receiver) -> None:
         endpoint = Endpoint("e", receiver.url(), timeout=20, concurrency=2)
         endpoint.write_many(range(50))
