@@ -20,6 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--count", type=int, default=1, help="run every test so many times, to find flaky ones"
     )
+    parser.addoption(
+        "--seconds", type=float, default=0.6, help="how long each storm of test_full_and_slow lasts"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +44,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if count > 1:
         metafunc.fixturenames.append("_round")
         metafunc.parametrize("_round", range(count))
+    if "storm_seconds" in metafunc.fixturenames:
+        seconds = metafunc.config.getoption("--seconds")
+        limited = pytest.param(seconds, marks=pytest.mark.timeout(30 + 2 * seconds))
+        metafunc.parametrize("storm_seconds", [limited], ids=[f"{seconds:g} s"])
 
 
 def _ours(thread: threading.Thread) -> bool:
