@@ -1,5 +1,6 @@
 # make demo    see it work          make build   sdist and wheel in dist/
 # make test    the whole suite      make lint    ruff, mypy, stubtest
+# make soak    two minutes of chaos, then a ledger; ARGS="--seconds 600 --seed 42"
 # make clean   everything that make made
 #
 # make bench          every benchmark and the bar; docs/benchmarks.md says how to read it
@@ -17,7 +18,7 @@ ARGS ?=
 bin := $(VENV)/bin
 sources := setup.py $(wildcard src_c/fastsinks/*.pyx src_c/fastsinks/*.pxd src_c/fastsinks/*.h)
 
-.PHONY: demo test lint build clean bench bench-check bench-record
+.PHONY: demo test soak lint build clean bench bench-check bench-record
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -27,6 +28,9 @@ demo: $(VENV)/.built
 test: $(VENV)/.built
 	$(bin)/python -m pytest $(ARGS)
 	FASTSINKS_BACKEND=python $(bin)/python -m pytest -m "not once" $(ARGS)
+
+soak: $(VENV)/.built
+	PYTHONPATH=tests $(bin)/python -m soak $(ARGS)
 
 lint: $(VENV)/.built
 	$(bin)/ruff check .

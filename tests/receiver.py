@@ -115,6 +115,7 @@ class Receiver:
         greet: Callable[[Connection], bool] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        reuse_port: bool = False,
         read_bodies: bool = True,
     ) -> None:
         """`greet` is called for each new connection, before TLS and before anything is
@@ -132,7 +133,7 @@ class Receiver:
         self.connections = 0
         self.closing = threading.Event()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family)
+        self._listener = socket.create_server((host, port), family=family, reuse_port=reuse_port)
         self.port: int = self._listener.getsockname()[1]
         scheme = "https" if tls else "http"
         self.origin = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
