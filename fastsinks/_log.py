@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from typing import Any
 
@@ -68,23 +69,33 @@ def is_interrupt(raised: BaseException) -> bool:
     )
 
 
+_lock = threading.Lock()  # of all bursts: trouble is rare, and a child needs another one
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class Burst:
     """Rate-limits one kind of trouble: a line when it begins, one with the count when it ends.
 
-    Any thread may call it. The lock guards the count alone; logging, which runs
+    Any thread may call it. The lock guards the counts alone; logging, which runs
     handlers of the user's, happens outside it.
     """
 
-    __slots__ = ("_count", "_level", "_lock", "_what")
+    __slots__ = ("_count", "_level", "_what")
 
     def __init__(self, what: str, level: int = logging.WARNING) -> None:
         self._what = what
         self._level = level
         self._count = 0
-        self._lock = threading.Lock()
 
     def happened(self, event: Any, reason: str, count: int = 1) -> None:
-        with self._lock:
+        with _lock:
             first = self._count == 0
             self._count += count
         if first:
@@ -98,7 +109,7 @@ class Burst:
         """Call when things work again; cheap when nothing had happened."""
         if not self._count:
             return
-        with self._lock:
+        with _lock:
             count, self._count = self._count, 0
         if count > 1:
             info("%s: %d events in all", self._what, count)

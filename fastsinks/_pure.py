@@ -61,6 +61,17 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+class _Counting:
+    """Guards a few numbers by a lock, which a thread may have held when the process forked."""
+
+    def __init__(self) -> None:
+        self._after_fork()
+        _forkable.add(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+
 class _Change:
     """Where those sleep who wait for a change of what a lock guards; they hold it not.
 
@@ -178,11 +189,11 @@ class Sink:
         self.close()
 
 
-class NullSink(Sink):
+class NullSink(_Counting, Sink):
     """Accepts everything and keeps nothing but ``count``."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._count = 0
 
     @property
@@ -1437,7 +1448,7 @@ class RetryStrategy:
         """An attempt succeeded."""
 
 
-class _Bounded(RetryStrategy):
+class _Bounded(_Counting, RetryStrategy):
     """Counts consecutive failures, of all events, and gives up on an event by its own count."""
 
     def __init__(self, max_attempts: int | None, max_elapsed: float | None) -> None:
@@ -1447,7 +1458,7 @@ class _Bounded(RetryStrategy):
             _check.seconds("max_elapsed", max_elapsed)
         self.max_attempts = max_attempts
         self.max_elapsed = max_elapsed
-        self._lock = threading.Lock()
+        super().__init__()
         self._failures = 0
         self._last = 0.0
         self._events: dict[int, list[Any]] = {}  # id -> [event, attempts, first failure]
@@ -1744,11 +1755,11 @@ class RetryingSink(_Wrapper):
 # ---------------------------------------------------------------------------- metrics
 
 
-class Counters:
+class Counters(_Counting):
     """What became of the attempts at an endpoint, in events. Any thread may count."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._statuses: dict[str, int] = {}
         self.successes = self.failures = self.errors = 0
 

@@ -8,7 +8,7 @@ import pytest
 from support import python_environment, run_clean
 
 COMMON = """
-    import multiprocessing, os, sys, threading, time, traceback, warnings
+    import contextlib, multiprocessing, os, sys, threading, time, traceback, warnings
     import fastsinks
     from fastsinks import *
     from support import Fails, Gate, Recorder, Task, Waits, ledger, os_threads
@@ -359,3 +359,41 @@ def test_the_childs_queues_need_their_own_threads_only():
         """
     )
     assert out == "done\n"
+
+
+def test_what_threads_of_the_parent_were_counting():
+    """They are not in the child, and what they held at the fork is nobody's there."""
+    out = fork_test(
+        """
+        from fastsinks import _log
+        from fastsinks._backend import Counters
+
+        breaker, counters, null, burst = Breaker(1, 0.0), Counters(), NullSink(), _log.Burst("b")
+        gate = Gate()
+
+        def hold():
+            # The compiled ones have locks of another kind, which no test can take.
+            with contextlib.ExitStack() as stack:
+                for thing in (breaker, counters, null, _log):
+                    if hasattr(thing, "_lock"):
+                        stack.enter_context(thing._lock)
+                gate()
+
+        task = Task(hold)
+        gate.wait_entered()
+
+        def child():
+            assert not breaker.failure("event", OSError())
+            counters.error(1)
+            null.write("event")
+            burst.happened("event", "a reason", 2)
+            burst.over()
+            assert (counters.errors, null.count) == (1, 1)
+
+        in_child(child)
+        gate.open()
+        task.result()
+        print("parent")
+        """
+    )
+    assert out == "parent\n"
