@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable
 from time import monotonic
@@ -12,6 +11,7 @@ from . import _check
 from ._backend import Queue, RetryingSink, Sink
 from ._blocks import Blocks
 from ._errors import CloseTimeoutError, SinkClosedError
+from ._process import PerProcess
 from .http import HTTPSink
 
 GRACE = 0.02
@@ -116,29 +116,24 @@ class Lanes(Sink):
         self.queue: Queue | None = None  #: which delivers to the lanes, once there is one
         self._left: list[Any] = []  # guarded by the condition, as is the next
         self._finished = False
-        # By process. dict operations are atomic: the first threads of a child agree on one.
-        self._turns = {os.getpid(): Turns(self.lanes, 0)}
+        self._turns = PerProcess(self._new_turns)
 
-    def _here(self) -> Turns:
-        """This process's turns. A child's are made before it hands anything over."""
-        turns = self._turns.get(os.getpid())
-        if turns is None:
-            handed = self.queue.stats().delivered if self.queue is not None else 0
-            made = Turns(self.lanes, handed - self.totals().finished)
-            turns = self._turns.setdefault(os.getpid(), made)
-        return turns
+    def _new_turns(self) -> Turns:
+        """A child's are made before it hands anything over."""
+        handed = self.queue.stats().delivered if self.queue is not None else 0
+        return Turns(self.lanes, handed - self.totals().finished)
 
     @property
     def inherited(self) -> int:
         """Events that the queue delivered and that are not this process's to finish."""
-        return self._here().inherited
+        return self._turns.get().inherited
 
     def write(self, event: Any) -> None:
         self.write_many((event,))
 
     def write_many(self, events: Iterable[Any]) -> None:
         block = list(events)
-        turns = self._here()
+        turns = self._turns.get()
         with turns.changed:
             while not turns.idle and not self.closed:
                 turns.changed.wait()
@@ -149,7 +144,7 @@ class Lanes(Sink):
         lane.queue.write_many(block)
 
     def free(self, lane: Lane) -> None:
-        turns = self._here()
+        turns = self._turns.get()
         with turns.changed:
             turns.idle.append(lane)
             turns.changed.notify()
@@ -178,7 +173,7 @@ class Lanes(Sink):
         """Wait for all lanes, interrupt what is late, then close the HTTPSink. What is left then
         is for ``take_left``: the queue in front may be unable to wait for it."""
         super().close(timeout)
-        turns = self._here()
+        turns = self._turns.get()
         with turns.changed:
             turns.changed.notify_all()
         self.late = not self.flush(timeout)
@@ -200,7 +195,7 @@ class Lanes(Sink):
     def take_left(self, timeout: float) -> list[Any]:
         """To one caller, after a close that was late: the events that were handed over, and not
         delivered. Waits for up to ``timeout`` seconds until the lanes have let go of them."""
-        turns = self._here()
+        turns = self._turns.get()
         with turns.changed:
             turns.changed.wait_for(lambda: self._finished, timeout)
             left, self._left = self._left, []

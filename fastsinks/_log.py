@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from typing import Any
 
 from ._errors import SinkError
+from ._process import PerProcess
 
 logger = logging.getLogger("fastsinks")
 logger.addHandler(logging.NullHandler())
@@ -69,15 +69,7 @@ def is_interrupt(raised: BaseException) -> bool:
     )
 
 
-_lock = threading.Lock()  # of all bursts: trouble is rare, and a child needs another one
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_lock = PerProcess(threading.Lock)  # of all bursts: trouble is rare
 
 
 class Burst:
@@ -95,7 +87,7 @@ class Burst:
         self._count = 0
 
     def happened(self, event: Any, reason: str, count: int = 1) -> None:
-        with _lock:
+        with _lock.get():
             first = self._count == 0
             self._count += count
         if first:
@@ -109,7 +101,7 @@ class Burst:
         """Call when things work again; cheap when nothing had happened."""
         if not self._count:
             return
-        with _lock:
+        with _lock.get():
             count, self._count = self._count, 0
         if count > 1:
             info("%s: %d events in all", self._what, count)

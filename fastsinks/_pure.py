@@ -37,6 +37,7 @@ from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
 from ._exit import close_dispatchers
 from ._log import Burst, Loss, describe_error, describe_sink
+from ._process import PerProcess
 from ._stats import LATENCY_BOUNDS, QueueStats
 
 GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
@@ -52,13 +53,28 @@ _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
 _dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _after_fork_in_child() -> None:
-    """Make locks and workers anew; what was accepted before is the parent's to deliver."""
-    for thing in list(_forkable):
-        thing._after_fork()
+_forked = PerProcess(threading.RLock)
+_process = _made_anew = os.getpid()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def _look_for_fork() -> None:
+    """In a child, make locks and workers anew; what was accepted before is the parent's.
+
+    Also called where Python's hooks may not have been: C code may fork and run none of them.
+    """
+    global _process, _made_anew
+    process = os.getpid()
+    if process == _process:
+        return
+    with _forked.get():
+        if process != _made_anew:  # else by now, or further up: a finaliser got us here
+            _made_anew = process
+            for thing in list(_forkable):
+                thing._after_fork()
+            _process = process
+
+
+os.register_at_fork(after_in_child=_look_for_fork)
 
 
 class _Counting:
@@ -69,7 +85,12 @@ class _Counting:
         _forkable.add(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+
+    @property
+    def _lock(self) -> Any:
+        _look_for_fork()
+        return self._counting
 
 
 class _Change:
@@ -137,6 +158,24 @@ class _Change:
                     return False
                 sleeper = self.sleeper()
             self.sleep(sleeper, left)
+
+
+class _Locked:
+    """What has a lock, which in a child is free whoever held it in the parent."""
+
+    def _make_lock(self) -> None:
+        lock = threading.RLock()
+        self._own = lock, _Change(lock)
+
+    @property
+    def _lock(self) -> Any:
+        _look_for_fork()
+        return self._own[0]
+
+    @property
+    def _change(self) -> _Change:
+        _look_for_fork()
+        return self._own[1]
 
 
 def _starter(target: Callable[..., None], *args: Any, name: str | None = None) -> tuple[Any, Any]:
@@ -211,21 +250,19 @@ class NullSink(_Counting, Sink):
             self._count += n
 
 
-class _Wrapper(Sink):
+class _Wrapper(Sink, _Locked):
     """Closes its inner sink exactly once, and lets every other closer wait for that."""
 
     def __init__(self, dst: Any) -> None:
         self._dst = _check.destination(dst)
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         self._closing: object = None  # the call of close() that closes dst
         self._closer: int | None = None  # ident of its thread
         self._finished = False  # dst is closed
         _forkable.add(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         if not self._finished:
             self._closing = self._closer = None
 
@@ -342,7 +379,7 @@ class _Turn:
         self.fatal: BaseException | None = None  # to be raised at the end
 
 
-class Broadcaster(Sink):
+class Broadcaster(Sink, _Locked):
     """Hands every event to every sink; all sinks see the same events in the same order.
 
     ``write`` may be called by any thread. Writers take turns: one that finds another
@@ -352,8 +389,7 @@ class Broadcaster(Sink):
     """
 
     def __init__(self, *sinks: Any) -> None:
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         self._targets: tuple[_Target, ...] = ()
         self._turn: _Turn | None = None
         self._owner: int | None = None  # ident of the thread whose turn it is
@@ -366,8 +402,7 @@ class Broadcaster(Sink):
             self.add(sink)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         if self._owner != get_ident():
             self._turn = self._owner = None
 
@@ -542,7 +577,7 @@ class Broadcaster(Sink):
         return True
 
 
-class Channel(Sink):
+class Channel(Sink, _Locked):
     """A sink that one listens to, with ``get`` or by iterating, also asynchronously.
 
     ``write`` blocks while ``buffer`` events wait; with ``buffer=0`` it is a rendezvous
@@ -551,20 +586,18 @@ class Channel(Sink):
 
     def __init__(self, buffer: int = 0) -> None:
         self._buffer = _check.size("buffer", buffer)
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         self._items: deque[list[Any]] = deque()  # [event, taken]
         self._watchers: list[Callable[[], None]] = []
         _forkable.add(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         self._watchers = []
-        if self._buffer == 0:
-            self._items.clear()  # their writers live in the parent
+        self._items.clear()  # they are for readers in the parent
 
     def __len__(self) -> int:
+        _look_for_fork()
         return len(self._items) if self._buffer else 0
 
     def write(self, event: Any, /) -> None:
@@ -662,7 +695,7 @@ class Channel(Sink):
 # ------------------------------------------------------------------------- dispatcher
 
 
-class Dispatcher:
+class Dispatcher(_Locked):
     """Runs queues, many on few threads.
 
     A queue is idle, ready, running or on a timer. At most ``_limit`` workers run at
@@ -678,15 +711,18 @@ class Dispatcher:
         self.max_workers = _check.size("max_workers", max_workers, least=1)
         self.idle_timeout = _check.seconds("idle_timeout", idle_timeout)
         self.name = str(name)
+        self._open = 0  # queues that are not closed
+        self._closing = False  # close() has been called
+        self._stopped = False  # ... and is over: workers leave
         self._reset()
         _forkable.add(self)
         _dispatchers.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)  # closers wait here
-        self._cond = _Change(self._lock)  # standing workers wait here
-        self._watch = _Change(self._lock)  # the one that keeps the time waits here
+        """No worker is here, and nothing is to be done."""
+        self._make_lock()  # closers wait for changes
+        self._cond = _Change(self._own[0])  # standing workers wait here
+        self._watch = _Change(self._own[0])  # the one that keeps the time waits here
         self._ready: deque[Any] = deque()
         self._timers: list[tuple[float, int, Any]] = []  # (when, ticket, strand)
         self._tickets = 0
@@ -704,9 +740,6 @@ class Dispatcher:
         self._progress = 0
         self._seen = 0  # ... where it was when somebody last looked who would help
         self._busy = 0  # queues ready, running or on a timer
-        self._open = 0  # queues that are not closed
-        self._closing = False  # close() has been called
-        self._stopped = False  # ... and is over: workers leave
 
     _after_fork = _reset
 
@@ -979,7 +1012,7 @@ atexit.register(close_dispatchers, _dispatchers)
 # ------------------------------------------------------------------------------ queue
 
 
-class Queue(Sink):
+class Queue(Sink, _Locked):
     """Makes delivery asynchronous: ``write`` appends and returns, a worker calls ``dst``.
 
     Any thread may call anything. Events reach ``dst`` in the order in which they were
@@ -1018,8 +1051,7 @@ class Queue(Sink):
         )  # waits on a timer, not a worker
         self._trouble = Loss(f"{self.name}: dropped an event")
         self._finisher: Any = None
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         self._accepted = self._delivered = self._dropped = 0
         self._waiting: deque[Any] = deque()
         self._appended = 0  # events that ever entered _waiting
@@ -1045,13 +1077,13 @@ class Queue(Sink):
         _forkable.add(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-        self._change = _Change(self._lock)
+        self._make_lock()
         self._accepted = self._delivered + self._dropped
         self._waiting.clear()
         self._since.clear()
-        self._block, self._attempt, self._left = [], None, []
+        self._block, self._attempt, self._left, self._settling = [], None, [], 0
         self._scheduled, self._ticket, self._runner = False, 0, None
+        self._linger_until = 0.0
         if not self._finished:
             self._dst_closing = False
 
@@ -1064,6 +1096,7 @@ class Queue(Sink):
         return f"<{type(self).__name__} {self.name!r} pending={len(self)}>"
 
     def __len__(self) -> int:
+        _look_for_fork()
         return self._accepted - self._delivered - self._dropped
 
     def stats(self) -> QueueStats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import math
-import os
 import re
 import ssl
 import time
@@ -24,6 +23,7 @@ from ._errors import DeliveryError, SinkClosedError
 from ._exchange import Exchange
 from ._guard import Allow, is_public
 from ._log import describe_error, logger
+from ._process import PerProcess
 from ._transport import Answer, Transport
 from ._url import Address
 from ._version import __version__
@@ -137,10 +137,8 @@ class HTTPSink(Sink):
         # as there may be under way. By first event and size; who looks compares the rest. Dict
         # operations are atomic: threads that compete only encode once more.
         self._kept: dict[tuple[int, int], Block] = {}
-        # By process: a fork must not share sockets. dict operations are atomic, which is
-        # what makes the first writers of a child agree on one.
-        self._transports: dict[int, Transport] = {}
-        self._transport()
+        # A fork must not share sockets.
+        self._transports = PerProcess(self._new_transport, Transport.disown)
 
     @property
     def url(self) -> str:
@@ -363,16 +361,10 @@ class HTTPSink(Sink):
     # -- one process
 
     def _transport(self) -> Transport:
-        pid = os.getpid()
-        transport = self._transports.get(pid)
-        if transport is None:
-            made = Transport(self._address.origin, self._tls, self._concurrency, self._allow)
-            transport = self._transports.setdefault(pid, made)
-            for other in [key for key in self._transports.copy() if key != pid]:
-                inherited = self._transports.pop(other, None)
-                if inherited is not None:
-                    inherited.disown()
-        return transport
+        return self._transports.get()
+
+    def _new_transport(self) -> Transport:
+        return Transport(self._address.origin, self._tls, self._concurrency, self._allow)
 
     def _tls(self) -> ssl.SSLContext:
         """The sink's one context, made when it is first needed: loading certificates takes long."""

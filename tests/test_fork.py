@@ -374,7 +374,8 @@ def test_what_threads_of_the_parent_were_counting():
         def hold():
             # The compiled ones have locks of another kind, which no test can take.
             with contextlib.ExitStack() as stack:
-                for thing in (breaker, counters, null, _log):
+                stack.enter_context(_log._lock.get())
+                for thing in (breaker, counters, null):
                     if hasattr(thing, "_lock"):
                         stack.enter_context(thing._lock)
                 gate()
@@ -397,3 +398,189 @@ def test_what_threads_of_the_parent_were_counting():
         """
     )
     assert out == "parent\n"
+
+
+def test_what_is_being_accounted_for_is_not_waited_for():
+    """Another thread tells a listener of an event that is delivered, and is not in the child."""
+    out = fork_test(
+        """
+        class Listener:
+            def ingress(self, event):
+                pass
+
+            def egress(self, event):
+                told()
+
+        told = Gate()
+        dst = Recorder()
+        queue = Queue(dst, listeners=[Listener()])
+        queue.write("parent")
+        told.wait_entered()
+
+        def child():
+            told.open()
+            assert queue.flush(5)
+            release = Gate()
+            dst.events.clear()
+            dst._hook = release
+            queue.write("child")
+            release.wait_entered()
+            assert not queue.flush(0)  # it is not delivered yet
+            release.open()
+            assert queue.flush(5)
+            assert dst.events == ["child"], dst.events
+            queue.close(5)
+            print("child")
+
+        in_child(child)
+        told.open()
+        queue.close()
+        print(*dst.events)
+        """
+    )
+    assert out == "child\nparent\n"
+
+
+def test_what_a_channel_holds_stays_with_the_parent():
+    out = fork_test(
+        """
+        channel = Channel(buffer=2)
+        channel.write("one")
+        channel.write("two")
+
+        def child():
+            assert len(channel) == 0
+            channel.write("child")  # there is room
+            assert channel.get(5) == "child"
+            channel.close()
+            assert list(channel) == []
+
+        in_child(child)
+        channel.close()
+        print(*channel)
+        """
+    )
+    assert out == "one two\n"
+
+
+def test_a_thread_of_the_childs_is_not_taken_for_one_of_the_parents():
+    """Which was in the middle of a write, and may have had the same identity."""
+    out = fork_test(
+        """
+        for make in (
+            lambda dst: Broadcaster(dst),
+            lambda dst: RetryingSink(dst, Breaker(0, 0.0)),
+        ):
+            gate = Gate()
+            dst = Recorder(gate)
+            sink = make(dst)
+            task = Task(sink.write, "parent")
+            gate.wait_entered()
+
+            def child():
+                # The system gives the first thread the place of the one that is missing.
+                first, second = Gate(), Gate()
+                dst._hook = lambda events: (first if events == ["first"] else second)()
+                dst.crowd = dst._inside = 0
+                one = Task(sink.write, "first")
+                first.wait_entered()
+                two = Task(sink.write, "second").blocked()
+                assert not second.entered.is_set()  # it is not its turn
+                first.open()
+                second.open()
+                one.result()
+                two.result()
+                assert dst.events == ["first", "second"], dst.events
+                assert dst.crowd == 1
+                sink.close(5)
+                print("child")
+
+            in_child(child)
+            gate.open()
+            task.result()
+            assert dst.events == ["parent"]
+            sink.close()
+        """
+    )
+    assert out == "child\nchild\n"
+
+
+def test_a_closed_dispatcher_is_closed_in_the_child():
+    out = fork_test(
+        """
+        dispatcher = Dispatcher()
+        queue = Queue(NullSink(), dispatcher=dispatcher)
+        queue.write("parent")
+        dispatcher.close()
+
+        def child():
+            try:
+                queue.write("child")
+            except SinkClosedError:
+                print("refused")
+
+        in_child(child)
+        """
+    )
+    assert out == "refused\n"
+
+
+def test_a_fork_that_runs_none_of_pythons_hooks():
+    """C code that makes worker processes forks with the GIL and calls back in the child."""
+    out = fork_test(
+        """
+        import ctypes
+
+        os.fork = ctypes.PyDLL(None).fork
+        hooks = []
+        os.register_at_fork(before=lambda: hooks.append("before"))
+        gate = Gate()
+        stuck = Queue(Recorder(gate), maxsize=1)
+        stuck.write("parent")
+        gate.wait_entered()
+        null = NullSink()
+        channel = Channel(buffer=1)
+        channel.write("parent")
+        strategy = Waits()
+        failing = Recorder(Fails(times=1))
+        retrying = RetryingSink(failing, strategy)
+        broken = Queue(RetryingSink(Recorder(Fails()), Breaker(0, 3600.0)))
+        broken.write("parent")
+        wide = Broadcaster(Recorder(gate))
+        tasks = [
+            Task(stuck.write, "parent"),
+            Task(wide.write, "parent"),
+            Task(retrying.write, "parent"),
+        ]
+        for task in tasks:
+            task.blocked()
+
+        def child():
+            gate.open()
+            assert (len(stuck), len(channel), len(broken)) == (0, 0, 0)
+            stuck.write("child")
+            assert stuck.flush(5)
+            wide.add(null)
+            wide.write("child")
+            strategy.failures = 0
+            retrying.write("child")
+            channel.write("child")
+            assert channel.get(5) == "child"
+            for sink in (stuck, wide, retrying, channel, broken):
+                sink.close(5)
+            assert null.count == 1
+            print("child")
+
+        for _ in range(20):
+            in_child(child)
+        assert not hooks
+        gate.open()
+        assert channel.get(5) == "parent"
+        tasks[0].result()
+        tasks[1].result()
+        retrying.close()
+        print("parent")
+        os._exit(0)  # the last of them backs off still
+        """
+    )
+    assert out == "child\n" * 20 + "parent\n"

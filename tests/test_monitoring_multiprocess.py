@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
+from gunicorn_server import Gunicorn
 from monitored import exported, get, samples, value
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from receiver import Receiver
-from support import DEADLINE, eventually, python_environment, run_clean
+from support import eventually, run_clean
 
 SETUP = """
 import os, sys, threading, time, warnings
@@ -325,37 +322,8 @@ class TestForks:
         assert out == "20\n"
 
 
-class Gunicorn:
-    """A real gunicorn with two workers, on a socket of the test's."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        if importlib.util.find_spec("gunicorn") is None:
-            reason = "this test needs gunicorn (a Python package)"
-            if os.environ.get("CI"):
-                pytest.fail(reason)
-            pytest.skip(reason)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        command = [sys.executable, "-m", "gunicorn", "--workers=2", "--no-control-socket"]
-        descriptor = self._socket.fileno()
-        self._log = (folder / "gunicorn.log").open("w")
-        self._process = subprocess.Popen(
-            [*command, f"--bind=fd://{descriptor}", *options, "mounted:app"],
-            env={**python_environment(), "HOME": str(folder)},
-            pass_fds=[descriptor],
-            cwd=Path(__file__).parent,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._process.terminate()
-        self._process.wait(DEADLINE)
-        self._socket.close()
-        self._log.close()
+class Monitored(Gunicorn):
+    """One that serves the monitoring, and writes to endpoints."""
 
     def write(self, endpoint: str, count: int) -> Counter[int]:
         """Write so many events; how many each worker has taken."""
@@ -381,7 +349,7 @@ class Gunicorn:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("options", [[], ["--preload"], ["--threads=4"]], ids=" ".join)
 def test_gunicorn(folder: Path, tmp_path: Path, options: list[str]) -> None:
-    with Gunicorn(tmp_path, *options) as server:
+    with Monitored(tmp_path, "mounted:app", *options) as server:
         delivered = server.write_to_both("up")
         waiting = server.write_to_both("down")
         # Whichever worker answers tells the sum of both.

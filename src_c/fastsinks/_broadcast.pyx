@@ -20,6 +20,7 @@ from ._sync cimport (
     FS_PREFETCH,
     fs_acquire,
     fs_breathe,
+    fs_forker,
     fs_init,
     fs_is_inherited,
     fs_lock_init,
@@ -334,7 +335,7 @@ cdef class Broadcaster(Sink):
         """In a child: a writer of the parent's is not here."""
         fs_lock_init(&self._lock)
         fs_signal_init(&self._changed)
-        if self._owner != fs_self():
+        if self._owner != fs_forker:
             self._owner = 0
             self._deferred = []
         return 0

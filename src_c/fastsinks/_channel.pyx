@@ -56,6 +56,8 @@ cdef class Channel(Sink):
 
     def __len__(self):
         """How many events are buffered."""
+        if fs_is_inherited(&self._lock):
+            self.after_fork()
         return self._count if self.buffer else 0
 
     def write(self, event, /):
@@ -192,14 +194,13 @@ cdef class Channel(Sink):
         return ChannelEvents(self)
 
     cdef int after_fork(self) except -1:
-        """In a child: the writers of a rendezvous live in the parent, and so do watchers."""
+        """In a child: what was written before is for readers in the parent, where watchers are."""
         fs_lock_init(&self._lock)
         fs_signal_init(&self._arrived)
         fs_signal_init(&self._taken)
         self._watchers = ()
-        if self.buffer == 0:
-            self._offers = deque()
-            self._count = 0
+        self._offers = deque()
+        self._count = 0
         return 0
 
 

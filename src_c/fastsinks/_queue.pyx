@@ -808,7 +808,11 @@ cdef class Queue(Sink):
 
     def _delivers_here(self):
         """Whether the calling thread is inside this queue's delivery, and must not wait for it."""
-        return self._runner == fs_self()
+        cdef bint here
+        acquire(self)
+        here = self._runner == fs_self()
+        fs_release(&self._lock)
+        return here
 
     cdef bint wait(self, unsigned long long goal, bint closing, double deadline) except -1:
         """Until all up to a position has finished, or the queue has; false if it has not."""
@@ -1007,7 +1011,7 @@ cdef class Queue(Sink):
         self._single = NULL
         self._block = None
         self._attempt = None
-        self._in_flight = 0
+        self._in_flight = self._settling = 0
         self._left = None
         self._linger_until = 0.0
         if not self._finished:

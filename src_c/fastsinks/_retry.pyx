@@ -139,10 +139,10 @@ cdef class RetryingSink(Wrapper):
 
     cdef int take_turn(self, Attempt attempt) except -1:
         cdef unsigned int seen
-        if attempt.held or self._owner == fs_self():
-            return 0  # nested: the sink or the dead letter wrote to us, and would wait for itself
         if fs_is_inherited(&self._lock):
             self.after_fork()
+        if attempt.held or self._owner == fs_self():
+            return 0  # nested: the sink or the dead letter wrote to us, and would wait for itself
         fs_acquire(&self._lock)
         while self._current is not None and not self._closed:
             seen = self._changed.count

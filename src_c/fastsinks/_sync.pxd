@@ -18,6 +18,7 @@ cdef extern from "sync.h":
 
     const double FS_FOREVER
     const double FS_HELP
+    unsigned long fs_forker
     unsigned long fs_generation
 
     int fs_init() except -1

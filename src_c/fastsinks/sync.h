@@ -43,8 +43,16 @@
 /* Each extension module has its own copy, and registers its own handler in fs_init;
  * an object compares only within its module. */
 static volatile unsigned long fs_generation = 1;
+/* The one thread that a child has of its parent's. To be compared with what the parent noted:
+ * a thread that the child starts may get the identity of one that did not come along. */
+static unsigned long fs_forker;
 
-static inline void fs_forked(void) { fs_generation++; }
+static inline unsigned long fs_self(void) { return (unsigned long)pthread_self(); }
+
+static inline void fs_forked(void) {
+    fs_generation++;
+    fs_forker = fs_self();
+}
 
 static inline int fs_init(void) {
     if (pthread_atfork(NULL, NULL, fs_forked) != 0) {
@@ -104,8 +112,6 @@ static inline double fs_now(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
-
-static inline unsigned long fs_self(void) { return (unsigned long)pthread_self(); }
 
 static inline int fs_on_main_thread(void) {
 #if defined(__linux__)
