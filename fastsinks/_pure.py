@@ -1067,7 +1067,8 @@ class Queue(Sink, _Locked):
         self._scheduled = False  # ready, running or on a timer
         self._ticket = 0  # the dispatcher's: not zero while on a timer
         self._runner: int | None = None  # ident of the thread that delivers
-        self._abandoned = False  # a closer's deadline has passed
+        self._given_up = False  # a closer's deadline has passed
+        self._abandoned = False  # ... and it has taken what was waiting
         self._left: list[Any] = []  # what the abandoned delivery gave back
         self._dst_closing = False
         self._finished = False
@@ -1391,9 +1392,9 @@ class Queue(Sink, _Locked):
         with self._lock:
             if self._finished:
                 return
-            first = not self._abandoned
+            first = not self._given_up
             if first:
-                self._abandoned = True
+                self._given_up = True
                 try:
                     start(*args)
                 except RuntimeError:  # the interpreter is shutting down
@@ -1423,6 +1424,7 @@ class Queue(Sink, _Locked):
     def _abandon(self, told: list[CloseTimeoutError]) -> None:
         """Close ``dst`` at once and give back what is left."""
         with self._lock:
+            self._abandoned = True  # not before: who works on would not back off any more
             waiting = list(self._waiting)
             self._waiting.clear()
             mine = not self._dst_closing

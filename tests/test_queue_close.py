@@ -438,6 +438,20 @@ class TestRetries:
         assert sink.dropped == 0
         assert ledger(queue) == (1, 0, 1, 0)
 
+    def test_at_the_deadline_nothing_is_tried_faster(self):
+        """Or else a strategy would give up on everything that should come back."""
+        for _ in range(20):
+            dead = Recorder()
+            sink = RetryingSink(
+                Recorder(Fails()), Breaker(0, 0.002, max_attempts=2), dead_letter=dead
+            )
+            queue = Queue(sink, dead_letter=dead)
+            queue.write_many(range(300))
+            with pytest.raises(CloseTimeoutError) as caught:
+                queue.close(timeout=0.02)
+            assert len(caught.value.undelivered) > 200
+            assert dead.events == list(range(300))
+
     def test_hundreds_are_given_up_at_once(self):
         strategies = [Waits() for _ in range(300)]
         queues = [
