@@ -49,12 +49,12 @@ def sanitizer_flags() -> list[str]:
     return [f"-fsanitize={names}", "-fno-omit-frame-pointer", "-g"] if names else []
 
 
-def flags_stamp(flags: list[str]) -> Path:
+def flags_stamp(objects: str, flags: list[str]) -> Path:
     """A file that is younger than the objects whenever the flags are not those they had."""
-    stamp = Path("build", "flags.txt")
+    stamp = Path(objects, "flags.txt")
     text = "\n".join([*flags, os.environ.get("CFLAGS", ""), os.environ.get("CC", "")])
     if not stamp.exists() or stamp.read_text() != text:
-        stamp.parent.mkdir(exist_ok=True)
+        stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(text)
     return stamp
 
@@ -105,7 +105,7 @@ class BuildCore(build_ext):
             force=is_stale(shared),
             include_path=[str(SOURCES)],
         )
-        stamp = flags_stamp(self.extensions[0].extra_compile_args)
+        stamp = flags_stamp(self.build_temp, self.extensions[0].extra_compile_args)
         for extension, compiled in zip(self.extensions, generated, strict=True):
             extension.sources = compiled.sources
             extension.depends = [str(path) for path in [*shared, stamp]]

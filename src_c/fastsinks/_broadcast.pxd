@@ -1,7 +1,7 @@
 from cpython.object cimport PyObject
 
 from ._sink cimport Sink
-from ._sync cimport fs_lock, fs_signal
+from ._sync cimport fs_count, fs_lock, fs_signal
 
 
 cdef class Snapshot:
@@ -19,9 +19,10 @@ cdef class Broadcaster(Sink):
     cdef list _deferred  # the owner's: blocks, or None for close(), from inside its write
     cdef bint _finished  # _lock: all sinks are closed, or being closed
     cdef list _unclosed  # who closes: those whose close() has not ended; at first None
-    cdef unsigned long long _dropped  # the owner's to write
+    cdef fs_count _dropped  # the owner's to write
     cdef dict _trouble  # the owner's: id of a sink -> how its refusals are logged
 
+    cdef Snapshot present(self)
     cdef bint replace(self, Snapshot old, Snapshot new) except -1
     cdef int send(self, object event, tuple block) except -1
     cdef bint take_turn(self, double deadline, bint closing) except -1

@@ -84,7 +84,7 @@ cdef class Broadcaster(Sink):
     @property
     def sinks(self):
         """The present sinks, in order."""
-        return tuple([(<Destination>target).sink for target in self._snapshot.targets])
+        return tuple([(<Destination>target).sink for target in self.present().targets])
 
     @property
     def dropped(self):
@@ -97,7 +97,7 @@ cdef class Broadcaster(Sink):
         target = Destination(sink)
         while True:
             # The new snapshot is made without the lock, and again if another came first.
-            old = self._snapshot
+            old = self.present()
             if self._closed:
                 raise SinkClosedError
             if any([(<Destination>known).sink is sink for known in old.targets]):
@@ -109,10 +109,18 @@ cdef class Broadcaster(Sink):
         """Remove a sink. Removing a stranger does nothing. It may still get the current event."""
         cdef Snapshot old
         while True:
-            old = self._snapshot
+            old = self.present()
             kept = tuple([known for known in old.targets if (<Destination>known).sink is not sink])
             if len(kept) == old.count or self.replace(old, Snapshot(kept)):
                 return
+
+    cdef Snapshot present(self):
+        """The snapshot, with a reference of the caller's: another may replace it at once."""
+        cdef Snapshot snapshot
+        acquire(self)
+        snapshot = self._snapshot
+        fs_release(&self._lock)
+        return snapshot
 
     cdef bint replace(self, Snapshot old, Snapshot new) except -1:
         cdef bint done
@@ -228,7 +236,7 @@ cdef class Broadcaster(Sink):
 
     cdef object fan_out(self, object event, tuple block):
         """Serve every sink of the snapshot; returns an exception that is to be raised later."""
-        cdef Snapshot snapshot = self._snapshot
+        cdef Snapshot snapshot = self.present()
         cdef Py_ssize_t count = snapshot.count
         cdef Py_ssize_t i = 0
         cdef PyObject *native
@@ -326,7 +334,7 @@ cdef class Broadcaster(Sink):
             raise fatal
         if late:
             raise CloseTimeoutError(
-                f"{len(late)} of {self._snapshot.count} sinks did not close in time",
+                f"{len(late)} of {self.present().count} sinks did not close in time",
                 [event for error in late for event in error.undelivered],
             )
         return True

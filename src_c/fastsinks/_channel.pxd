@@ -19,5 +19,6 @@ cdef class Channel(Sink):
 
     cdef int write_c(self, object event) except -1
     cdef int withdraw(self, Offer offer) except -1
-    cdef int ring(self) except -1
+    cdef tuple present(self)
+    cdef bint replace(self, tuple known, tuple watchers) except -1
     cdef int after_fork(self) except -1

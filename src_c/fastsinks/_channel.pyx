@@ -30,6 +30,12 @@ cdef inline void acquire(Channel self) noexcept:
     fs_acquire(&self._lock)
 
 
+cdef int ring(tuple watchers) except -1:
+    for watcher in watchers:
+        watcher()
+    return 0
+
+
 cdef class Offer:
     """An event on its way through a channel."""
 
@@ -56,9 +62,11 @@ cdef class Channel(Sink):
 
     def __len__(self):
         """How many events are buffered."""
-        if fs_is_inherited(&self._lock):
-            self.after_fork()
-        return self._count if self.buffer else 0
+        cdef Py_ssize_t count
+        acquire(self)
+        count = self._count
+        fs_release(&self._lock)
+        return count if self.buffer else 0
 
     def write(self, event, /):
         """Offer an event; blocks until there is room for it, or a reader took it."""
@@ -66,6 +74,7 @@ cdef class Channel(Sink):
 
     cdef int write_c(self, object event) except -1:
         cdef Offer offer = Offer()
+        cdef tuple watchers
         cdef unsigned int seen
         offer.event = event
         acquire(self)
@@ -80,9 +89,10 @@ cdef class Channel(Sink):
         self._offers.append(offer)
         self._count += 1
         fs_notify(&self._lock, &self._arrived)
+        watchers = self._watchers
         fs_release(&self._lock)
-        if self._watchers:
-            self.ring()
+        if watchers:
+            ring(watchers)
         if self.buffer:
             return 0
         try:
@@ -119,6 +129,7 @@ cdef class Channel(Sink):
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef Offer offer
         cdef unsigned int seen
+        cdef bint closed
         while True:
             acquire(self)
             if self._count:
@@ -133,8 +144,9 @@ cdef class Channel(Sink):
                 offer = None
                 continue
             seen = self._arrived.count
+            closed = self._closed  # later, there may also be an event that was written before
             fs_release(&self._lock)
-            if self._closed:
+            if closed:
                 raise SinkClosedError
             if fs_now() >= deadline:
                 raise TimeoutError(f"no event within {timeout} seconds")
@@ -143,6 +155,7 @@ cdef class Channel(Sink):
     def close(self, timeout=None):
         """Refuse further events; never blocks. Readers drain what is buffered."""
         _check.timeout(timeout)
+        cdef tuple watchers
         offers = deque()  # made, and the others dropped, without the lock
         acquire(self)
         self._closed = True
@@ -151,8 +164,9 @@ cdef class Channel(Sink):
             self._count = 0
         fs_notify(&self._lock, &self._arrived)
         fs_notify(&self._lock, &self._taken)
+        watchers = self._watchers
         fs_release(&self._lock)
-        self.ring()
+        ring(watchers)
 
     def done(self, timeout=None):
         """Wait until the channel is closed; false if it was not within ``timeout`` seconds."""
@@ -168,17 +182,34 @@ cdef class Channel(Sink):
                 return False
             fs_wait(&self._lock, &self._arrived, seen, deadline)
 
-    cdef int ring(self) except -1:
-        for watcher in self._watchers:
-            watcher()
-        return 0
-
     def _watch(self, watcher):
         """Have ``watcher()`` called, by any thread, when an event arrives or the channel closes."""
-        self._watchers = self._watchers + (watcher,)
+        cdef tuple known = self.present()
+        while not self.replace(known, known + (watcher,)):
+            known = self.present()
 
     def _unwatch(self, watcher):
-        self._watchers = tuple([known for known in self._watchers if known is not watcher])
+        cdef tuple known = self.present()
+        while not self.replace(known, tuple([one for one in known if one is not watcher])):
+            known = self.present()
+
+    cdef tuple present(self):
+        """The watchers, with a reference of the caller's: another may replace them at once."""
+        cdef tuple watchers
+        acquire(self)
+        watchers = self._watchers
+        fs_release(&self._lock)
+        return watchers
+
+    cdef bint replace(self, tuple known, tuple watchers) except -1:
+        """False if another came first."""
+        cdef bint done
+        acquire(self)
+        done = self._watchers is known
+        if done:
+            self._watchers = watchers  # `known` lives on in the caller: nothing is dropped here
+        fs_release(&self._lock)
+        return done
 
     def __iter__(self):
         """Events until the channel is closed and drained."""

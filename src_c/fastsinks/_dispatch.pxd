@@ -1,6 +1,9 @@
 from cpython.object cimport PyObject
 
-from ._sync cimport fs_condition, fs_lock, fs_signal, fs_spot
+from ._sync cimport fs_condition, fs_count, fs_flag, fs_lock, fs_number, fs_signal, fs_spot
+
+cdef extern from "sync.h":
+    ctypedef Strand *First "fs_pointer"
 
 
 cdef enum Outcome:
@@ -35,7 +38,7 @@ cdef class Dispatcher:
     cdef fs_spot *_spots  # where standing workers wait for a turn
     cdef fs_condition _watch  # the one that keeps the time waits here
     cdef fs_signal _change  # closers wait here
-    cdef Strand *_first  # the ready, in order
+    cdef First _first  # the ready, in order; queues look without the lock
     cdef Strand *_last
     cdef Strand **_timers  # a binary heap by `when`
     cdef Py_ssize_t _timed  # how many
@@ -43,9 +46,9 @@ cdef class Dispatcher:
     cdef Py_ssize_t _strands  # how many exist, each of which has room in the heap
     cdef Py_ssize_t _busy  # how many are not idle
     cdef Py_ssize_t _open  # how many belong to queues that are not closed
-    cdef int _workers  # alive or being started
+    cdef fs_number _workers  # alive or being started; queues look without the lock
     cdef int _coming  # ... of which so many have not yet begun to work
-    cdef bint _short  # a worker could not be started, and none has since
+    cdef fs_flag _short  # a worker could not be started, and none has since
     cdef int _standing  # parked at a spot, waiting for a turn
     cdef bint _watching  # one more is parked: it keeps the time
     cdef bint _ticking  # ... and looks every millisecond whether running workers are blocked
@@ -54,10 +57,10 @@ cdef class Dispatcher:
     cdef int _inside  # ... of which so many call a destination, since the epoch began
     cdef int _limit  # how many may have one
     cdef unsigned long _epoch  # counts the times that all running workers lost their turn
-    cdef unsigned long _progress  # moves whenever something is delivered; not exact
-    cdef unsigned long _seen  # ... where it was when somebody last looked who would help
-    cdef bint _closing  # close() has been called
-    cdef bint _stopped  # ... and is over: workers leave
+    cdef fs_count _progress  # moves whenever something is delivered; not exact
+    cdef unsigned long long _seen  # ... where it was when somebody last looked who would help
+    cdef fs_flag _closing  # close() has been called
+    cdef fs_flag _stopped  # ... and is over: workers leave
 
     # For queues. A result that is not NULL is for answer(), called with no lock held.
     cdef int attach(self) except -1

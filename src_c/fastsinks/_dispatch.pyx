@@ -387,7 +387,7 @@ cdef class Dispatcher:
         cdef double leave_at = now + self.idle_timeout / (1 + self._standing)  # of a crowd soon
         cdef double tick_at = FS_FOREVER  # while ticking: when the tick is over
         cdef double until
-        cdef unsigned long seen = 0  # _progress when the tick began
+        cdef unsigned long long seen = 0  # _progress when the tick began
         cdef bint watching = False
         cdef bint stay = True
         while not self._stopped:

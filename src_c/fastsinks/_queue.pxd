@@ -6,7 +6,7 @@ from ._dispatch cimport Dispatcher, Outcome, Strand, Summons
 from ._latency cimport Latency
 from ._retry cimport Attempt, RetryingSink
 from ._sink cimport NullSink, Sink
-from ._sync cimport fs_lock, fs_signal
+from ._sync cimport fs_flag, fs_lock, fs_signal, fs_thread
 
 
 cdef enum Policy:
@@ -48,13 +48,13 @@ cdef class Queue(Sink):
     cdef bint _troubled  # drops since the last delivery; the runner's alone
     cdef unsigned long long _delivered
     cdef Py_ssize_t _in_flight  # how many events; a closer that gives up on them sets it to 0
-    cdef unsigned long _runner  # the thread that delivers just now, or 0
+    cdef fs_thread _runner  # the thread that delivers just now, or 0
     cdef unsigned long long _goal  # the least _appended that a flush waits for, or NO_GOAL
     cdef Py_ssize_t _settling  # counted, but not yet reported to listeners and dead letter
     cdef NullSink _null  # set once: dst, with INSTANT
     cdef double _linger  # set once
     cdef readonly Py_ssize_t maxsize  # set once
-    cdef bint _abandoned  # a closer's deadline has passed
+    cdef fs_flag _abandoned  # a closer's deadline has passed
     cdef bint _dst_closing  # somebody closes dst
     cdef Destination _dst  # set once
     cdef tuple _listeners  # set once
@@ -74,7 +74,7 @@ cdef class Queue(Sink):
     cdef object _close_error  # raised by dst.close(), for one closer
     cdef double _close_by  # the earliest deadline of all closers
     cdef object _dead_letter  # set once
-    cdef object _trouble  # logs drops, once there is one
+    cdef object _trouble  # logs drops; set once, at the first
     cdef str _name  # set once
     cdef fs_lock _lock
     cdef fs_signal _space  # there is room, or no more writing: writers wait for it
@@ -86,6 +86,7 @@ cdef class Queue(Sink):
     cdef int announce(self, tuple events, bint append) except -1
     cdef int append(self, tuple events) except -1
     cdef Summons wake(self) noexcept
+    cdef object trouble(self)
     cdef int report(self, list lost, str reason) except -1
     cdef Outcome turn(self) noexcept
     cdef Step next_step(self) noexcept
@@ -93,7 +94,7 @@ cdef class Queue(Sink):
     cdef int deliver_singles(self, double *end, PyObject **finished) except -1
     cdef int deliver_block(self) except -1
     cdef double deliver_step(self) except -1
-    cdef int take_block(self) except -1
+    cdef list take_block(self)
     cdef int failed(self, object error) except -1
     cdef int observed(self, list delivered) except -1
     cdef void finish(self, Py_ssize_t delivered, Py_ssize_t dropped) noexcept

@@ -126,7 +126,10 @@ cdef inline int push(Queue self, object event) except -1:
 
 
 cdef Outcome run(PyObject *owner) noexcept:
-    return (<Queue>owner).turn()
+    # A reference of its own: once the queue is on a timer, another worker may run it, find
+    # nothing left and drop the dispatcher's, while this one still leaves.
+    cdef Queue queue = <Queue>owner
+    return queue.turn()
 
 
 @cython.no_gc_clear  # the dispatcher is needed in __dealloc__; cycles end at the destination
@@ -442,12 +445,25 @@ cdef class Queue(Sink):
             return self._dispatcher.expedite(&self._strand)
         return NULL
 
+    cdef object trouble(self):
+        """How drops are logged, once there was one."""
+        acquire(self)
+        trouble = self._trouble
+        fs_release(&self._lock)
+        return trouble
+
     cdef int report(self, list lost, str reason) except -1:
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
-        if self._trouble is None:
-            self._trouble = Loss(f"{self.name}: dropped an event")
+        trouble = self.trouble()
+        if trouble is None:
+            new = Loss(f"{self.name}: dropped an event")
+            acquire(self)
+            if self._trouble is None:
+                self._trouble = new
+            trouble = self._trouble  # or another thread's, which came first
+            fs_release(&self._lock)
         try:
-            self._trouble.happened(lost[0], reason, len(lost))
+            trouble.happened(lost[0], reason, len(lost))
         finally:  # Ctrl-C
             _user.bury(self._dead_letter, lost)
             if self._listeners:
@@ -632,10 +648,9 @@ cdef class Queue(Sink):
 
     cdef int deliver_block(self) except -1:
         """A block a call. Without the lock."""
-        cdef list block
-        if self.take_block() == 0:
+        cdef list block = self.take_block()
+        if block is None:
             return 0
-        block = self._block
         self._dst.write_many(block[:])  # a copy: the destination may change what it gets
         self.delivered(block)
         return 0
@@ -645,16 +660,26 @@ cdef class Queue(Sink):
         cdef list block
         cdef Attempt attempt
         cdef double wait
-        if self._in_flight == 0:
-            if self.take_block() == 0:
+        cdef bint mine
+        acquire(self)
+        attempt = self._attempt
+        fs_release(&self._lock)
+        if attempt is None:
+            block = self.take_block()
+            if block is None:
                 return 0.0
-            attempt = Attempt(self._block)
+            attempt = Attempt(block)
             attempt.driver = self
             attempt.dispatcher = self._dispatcher
             attempt.strand = &self._strand
-            self._attempt = attempt
-        block = self._block
-        attempt = self._attempt
+            acquire(self)
+            mine = self._in_flight > 0  # else a closer has taken the block
+            if mine:
+                self._attempt = attempt
+            fs_release(&self._lock)
+            if not mine:
+                return 0.0
+        block = attempt.events
         wait = self._retrying.step(attempt)
         self._dispatcher._progress += 1
         if wait >= 0:
@@ -662,16 +687,19 @@ cdef class Queue(Sink):
             self.mark_next()
             fs_release(&self._lock)
             return wait
-        attempt.driver = None
         self.delivered(block)
         return 0.0
 
-    cdef int take_block(self) except -1:
-        """Put the next events in flight. Returns how many."""
+    cdef list take_block(self):
+        """Put the next events in flight; None if there are none."""
         # Room is made without the lock, since a new list may start the garbage collector.
-        cdef Py_ssize_t n = min(self._batch_size, self._backlog.count)
+        cdef Py_ssize_t n
         cdef Py_ssize_t i
-        cdef list block = PyList_New(n)
+        cdef list block
+        acquire(self)
+        n = min(self._batch_size, self._backlog.count)
+        fs_release(&self._lock)
+        block = PyList_New(n)
         acquire(self)
         if n > self._backlog.count:  # discarded meanwhile
             n = self._backlog.count
@@ -680,10 +708,11 @@ cdef class Queue(Sink):
         for i in range(n):
             # The list takes over the reference.
             PyList_SET_ITEM_pointer(block, i, backlog_pop(&self._backlog))
-        self._block = block
-        self._in_flight = n
+        if n:
+            self._block = block
+            self._in_flight = n
         fs_release(&self._lock)
-        return n
+        return block if n else None
 
     cdef int delivered(self, list block) except -1:
         """Account for the block in flight, unless a closer has."""
@@ -713,12 +742,16 @@ cdef class Queue(Sink):
     cdef int failed(self, object error) except -1:
         """The destination raised: account for what was in flight."""
         cdef list lost
-        cdef list block = self._block
-        cdef Attempt attempt = self._attempt
+        cdef list block
+        cdef Attempt attempt
         cdef Py_ssize_t done = 0
+        cdef bint mine
+        acquire(self)
+        block = self._block
+        attempt = self._attempt
+        fs_release(&self._lock)
         if attempt is not None:
             done = attempt.done
-            attempt.driver = None
         if block is not None:
             lost = block[done:]
         elif self._single != NULL:
@@ -730,21 +763,20 @@ cdef class Queue(Sink):
                 _log.error("%s: cannot deliver: %s", self.name, describe_error(error))
             return 0
         acquire(self)
-        if self._in_flight:
+        mine = self._in_flight > 0  # else a closer has accounted for it
+        if mine:
             if self._abandoned:
                 self.finish(done, 0)
                 self._left = lost
-                lost = None
+                mine = False
             else:
                 self._settling = len(lost)
                 self.finish(done, len(lost))
             self._block = None
             self._attempt = None
-        else:
-            lost = None  # a closer has accounted for it
         self._single = NULL
         fs_release(&self._lock)
-        if lost is not None:
+        if mine:
             self._troubled = True
             try:
                 self.report(lost, describe_error(error))
@@ -759,7 +791,7 @@ cdef class Queue(Sink):
         try:
             if self._troubled:
                 self._troubled = False
-                self._trouble.over()
+                self.trouble().over()
             if self._listeners:
                 for event in delivered:
                     _user.notify(self._listeners, "egress", event)
@@ -886,17 +918,23 @@ cdef class Queue(Sink):
 
     def _close_dst(self):
         """Close ``dst``: on the worker after the last event, else on a thread of its own."""
-        cdef double left = self._close_by - fs_now()
+        cdef double left
+        raised = None
+        acquire(self)
+        left = self._close_by - fs_now()
+        fs_release(&self._lock)
         try:
             _check.close(self._dst.sink, max(0.0, left))
         except BaseException as error:
             if self._abandoned and not isinstance(error, CloseTimeoutError):
                 _log.error("%s: close() raised %s", self.name, describe_error(error))
             else:
-                self._close_error = error
-        if self._trouble is not None:
-            self._trouble.over()
+                raised = error
+        trouble = self.trouble()
+        if trouble is not None:
+            trouble.over()
         acquire(self)
+        self._close_error = raised
         self._finished = True
         fs_notify(&self._lock, &self._done)
         fs_release(&self._lock)
@@ -967,7 +1005,7 @@ cdef class Queue(Sink):
         fs_release(&self._lock)
         if left:
             self.report(left, "closed before it was delivered")
-            self._trouble.over()
+            self.trouble().over()
         if interrupt is not None:
             raise interrupt
         if isinstance(error, CloseTimeoutError):
@@ -976,9 +1014,13 @@ cdef class Queue(Sink):
 
     cdef list take_waiting(self):
         """The backlog of a queue that accepts nothing any more."""
-        cdef Py_ssize_t n = self._backlog.count
+        cdef Py_ssize_t n
         cdef Py_ssize_t i
-        cdef list waiting = PyList_New(n)
+        cdef list waiting
+        acquire(self)
+        n = self._backlog.count
+        fs_release(&self._lock)
+        waiting = PyList_New(n)
         acquire(self)
         if n > self._backlog.count:
             n = self._backlog.count

@@ -1,5 +1,6 @@
 from ._dispatch cimport Dispatcher, Strand
 from ._strategy cimport Bounded
+from ._sync cimport fs_count, fs_thread
 from ._wrapper cimport Wrapper
 
 
@@ -12,8 +13,8 @@ cdef class Attempt:
     cdef double not_before  # what a receiver's retry_after asks for; 0 if nothing
     cdef list failures  # by event, once there are any
     cdef list since  # each event's first failure
-    cdef object driver  # the queue that drives it step by step; None for a blocked thread
-    cdef Dispatcher dispatcher  # the driver's, like its strand
+    cdef object driver  # set once: the queue that drives it by steps; None for a blocked thread
+    cdef Dispatcher dispatcher  # set once: the driver's, like its strand
     cdef Strand *strand
 
 
@@ -28,10 +29,10 @@ cdef class RetryingSink(Wrapper):
     cdef object _retry_trouble
     cdef object _drop_trouble
     cdef Attempt _current  # _lock: whose turn it is
-    cdef unsigned long _owner  # the thread that is in _try, by the turn
+    cdef fs_thread _owner  # the thread that is in _try, by the turn
     cdef Py_ssize_t _piece  # events to attempt at once; by the turn, like the next two
-    cdef unsigned long long _retries
-    cdef unsigned long long _dropped
+    cdef fs_count _retries
+    cdef fs_count _dropped
 
     cdef int write_list(self, list events) except -1
     cdef double step(self, Attempt attempt) except? -2  # seconds to wait, -1 when finished

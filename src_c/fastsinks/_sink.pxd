@@ -1,6 +1,9 @@
+from ._sync cimport fs_flag
+
+
 cdef class Sink:
     cdef object __weakref__
-    cdef bint _closed  # only ever becomes true; read without a lock
+    cdef fs_flag _closed  # only ever becomes true; read without a lock
 
     cdef int write_c(self, object event) except -1
     cdef int write_many_c(self, object events) except -1  # a list or a tuple

@@ -63,6 +63,7 @@ cdef class Bounded(RetryStrategy):
         """Count a failure; true once this event has used up its attempts or its time."""
         cdef double now = self.failed()
         cdef Tracked tracked
+        cdef unsigned long attempts
         cdef bint drop
         if not self._limited:
             return False
@@ -70,8 +71,11 @@ cdef class Bounded(RetryStrategy):
         tracked.event = event
         tracked.since = now
         tracked = self._tracked.setdefault(id(event), tracked)
-        tracked.attempts += 1
-        drop = self.gives_up(tracked.attempts, tracked.since)
+        self.acquire()
+        tracked.attempts += 1  # of another sink at the same moment, too
+        attempts = tracked.attempts
+        fs_release(&self._lock)
+        drop = self.gives_up(attempts, tracked.since)
         if drop:
             self._tracked.pop(id(event), None)
         return drop

@@ -3,6 +3,12 @@
 from cpython.object cimport PyObject
 
 cdef extern from "sync.h":
+    # Changed under a lock, looked at without.
+    ctypedef bint fs_flag
+    ctypedef int fs_number
+    ctypedef unsigned long fs_thread
+    ctypedef unsigned long long fs_count
+
     ctypedef struct fs_lock:
         pass
 

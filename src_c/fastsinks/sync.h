@@ -62,6 +62,19 @@ static inline int fs_init(void) {
     return 0;
 }
 
+/* What is changed under a lock, and looked at without one: it only ever becomes true, is only
+ * compared with the looker's own, or is a hint. */
+#ifdef Py_GIL_DISABLED
+#define FS_SHARED _Atomic
+#else
+#define FS_SHARED
+#endif
+typedef FS_SHARED int fs_flag;
+typedef FS_SHARED int fs_number;
+typedef FS_SHARED unsigned long fs_thread;
+typedef FS_SHARED unsigned long long fs_count;
+typedef void *FS_SHARED fs_pointer;
+
 /* An object's lock, and where those sleep who wait for one of the object's signals. */
 typedef struct {
     unsigned long generation;
@@ -224,11 +237,18 @@ static inline int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, d
         if (check < until)
             until = check;
     }
+#ifdef Py_GIL_DISABLED
+    /* Detached first: who has the mutex may wait for a stop of the world, which waits for us. */
+    state = PyEval_SaveThread();
+    pthread_mutex_lock(&lock->mutex);
+    signal->waiters++;
+#else
     pthread_mutex_lock(&lock->mutex);
     signal->waiters++; /* while we have the GIL: see fs_notify */
     pthread_mutex_unlock(&lock->mutex);
     state = PyEval_SaveThread();
     pthread_mutex_lock(&lock->mutex);
+#endif
     while (__atomic_load_n(&signal->count, __ATOMIC_RELAXED) == seen &&
            !fs_sleep_until(&lock->cond, lock, until))
         ;
