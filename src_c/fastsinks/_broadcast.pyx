@@ -260,9 +260,9 @@ cdef class Broadcaster(Sink):
                     elif native != NULL:
                         if i + AHEAD < count and snapshot.natives[i + AHEAD] != NULL:
                             # Of a thousand queues few are in a cache: this halves their cost.
-                            FS_PREFETCH(snapshot.natives[i + AHEAD])
-                            FS_PREFETCH(<char *>snapshot.natives[i + AHEAD] + 64)
-                            FS_PREFETCH(<char *>snapshot.natives[i + AHEAD] + 128)
+                            FS_PREFETCH(snapshot.natives[i + AHEAD], 0)
+                            FS_PREFETCH(snapshot.natives[i + AHEAD], 64)
+                            FS_PREFETCH(snapshot.natives[i + AHEAD], 128)
                         (<Sink>native).write_c(event)
                     else:
                         (<Destination>snapshot.targets[i - 1])._write(event)

@@ -304,11 +304,11 @@ cdef class Dispatcher:
         if strand != NULL:
             self._first = strand.next
             # The queue around the next one, most of which the next turn will need.
-            FS_PREFETCH(<char *>strand.next - 192)
-            FS_PREFETCH(<char *>strand.next - 128)
-            FS_PREFETCH(<char *>strand.next - 64)
-            FS_PREFETCH(strand.next)
-            FS_PREFETCH(<char *>strand.next + 64)
+            FS_PREFETCH(strand.next, -192)
+            FS_PREFETCH(strand.next, -128)
+            FS_PREFETCH(strand.next, -64)
+            FS_PREFETCH(strand.next, 0)
+            FS_PREFETCH(strand.next, 64)
         return strand
 
     cdef Summons call(self) noexcept nogil:

@@ -56,6 +56,6 @@ cdef extern from "sync.h" nogil:
     fs_spot *fs_pop(fs_spot **top)
     void fs_call(fs_spot *spot)
     bint fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double until)
-    void FS_PREFETCH(const void *address)
+    void FS_PREFETCH(const void *address, int offset)
     void FS_ADD(unsigned long long counter, unsigned long long n)
     unsigned long long FS_READ(unsigned long long counter)

@@ -337,8 +337,10 @@ static inline int fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double u
     return 0;
 }
 
-/* Ask for memory that is needed soon: a queue among thousands is in no cache. */
-#define FS_PREFETCH(address) __builtin_prefetch(address)
+/* Ask for memory that is needed soon, so many bytes from an address, which may be NULL: a
+ * queue among thousands is in no cache. */
+#define FS_PREFETCH(address, offset) \
+    __builtin_prefetch((const void *)((uintptr_t)(address) + (uintptr_t)(offset)))
 
 /* Let other threads have the GIL: the interpreter's request to drop it is honoured only
  * between bytecodes, of which a C loop has none. The nap (with the timer's slack some 50 us)
