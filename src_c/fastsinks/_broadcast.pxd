@@ -22,7 +22,6 @@ cdef class Broadcaster(Sink):
     cdef fs_count _dropped  # the owner's to write
     cdef dict _trouble  # the owner's: id of a sink -> how its refusals are logged
 
-    cdef Snapshot present(self)
     cdef bint replace(self, Snapshot old, Snapshot new) except -1
     cdef int send(self, object event, tuple block) except -1
     cdef bint take_turn(self, double deadline, bint closing) except -1

@@ -60,6 +60,15 @@ cdef inline void acquire(Broadcaster self) noexcept:
     fs_acquire(&self._lock)
 
 
+cdef inline Snapshot present(Broadcaster self):
+    """The snapshot, with a reference of the caller's: another may replace it at once."""
+    cdef Snapshot snapshot
+    acquire(self)
+    snapshot = self._snapshot
+    fs_release(&self._lock)
+    return snapshot
+
+
 cdef class Broadcaster(Sink):
     """Hands every event to every sink; all sinks see the same events in the same order.
 
@@ -84,7 +93,7 @@ cdef class Broadcaster(Sink):
     @property
     def sinks(self):
         """The present sinks, in order."""
-        return tuple([(<Destination>target).sink for target in self.present().targets])
+        return tuple([(<Destination>target).sink for target in present(self).targets])
 
     @property
     def dropped(self):
@@ -97,7 +106,7 @@ cdef class Broadcaster(Sink):
         target = Destination(sink)
         while True:
             # The new snapshot is made without the lock, and again if another came first.
-            old = self.present()
+            old = present(self)
             if self._closed:
                 raise SinkClosedError
             if any([(<Destination>known).sink is sink for known in old.targets]):
@@ -109,18 +118,10 @@ cdef class Broadcaster(Sink):
         """Remove a sink. Removing a stranger does nothing. It may still get the current event."""
         cdef Snapshot old
         while True:
-            old = self.present()
+            old = present(self)
             kept = tuple([known for known in old.targets if (<Destination>known).sink is not sink])
             if len(kept) == old.count or self.replace(old, Snapshot(kept)):
                 return
-
-    cdef Snapshot present(self):
-        """The snapshot, with a reference of the caller's: another may replace it at once."""
-        cdef Snapshot snapshot
-        acquire(self)
-        snapshot = self._snapshot
-        fs_release(&self._lock)
-        return snapshot
 
     cdef bint replace(self, Snapshot old, Snapshot new) except -1:
         cdef bint done
@@ -236,7 +237,7 @@ cdef class Broadcaster(Sink):
 
     cdef object fan_out(self, object event, tuple block):
         """Serve every sink of the snapshot; returns an exception that is to be raised later."""
-        cdef Snapshot snapshot = self.present()
+        cdef Snapshot snapshot = present(self)
         cdef Py_ssize_t count = snapshot.count
         cdef Py_ssize_t i = 0
         cdef PyObject *native
@@ -334,7 +335,7 @@ cdef class Broadcaster(Sink):
             raise fatal
         if late:
             raise CloseTimeoutError(
-                f"{len(late)} of {self.present().count} sinks did not close in time",
+                f"{len(late)} of {present(self).count} sinks did not close in time",
                 [event for error in late for event in error.undelivered],
             )
         return True
