@@ -1442,7 +1442,9 @@ class Queue(Sink, _Locked):
         if self._wait(lambda: not self._block, now + GRACE):
             self._wait(lambda: self._finished, now + CLOSE_GRACE)
         with self._lock:
-            done = self._attempt.done if self._attempt else 0
+            done = 0
+            if self._attempt is not None:
+                done, self._attempt.taken = self._attempt.done, True
             left = self._left + self._block[done:] + waiting
             self._delivered += done
             self._dropped += len(left)
@@ -1578,12 +1580,13 @@ class ExponentialBackoff(_Bounded):
 class _Attempt:
     """How far one block has got: guarded by its sink's turn."""
 
-    __slots__ = ("done", "driver", "events", "failures", "not_before", "since", "waited")
+    __slots__ = ("done", "driver", "events", "failures", "not_before", "since", "taken", "waited")
 
     def __init__(self, events: list[Any], driver: Queue | None = None) -> None:
         self.events = events
         self.driver = driver  # the queue that drives it; None for a thread that waits
         self.done = 0  # events that are finished, from the front
+        self.taken = False  # by a closer that could not wait, which has accounted for the rest
         self.waited = False  # the wait that the strategy asked for is over
         self.not_before = 0.0  # what a receiver's retry_after asks for
         self.failures = [0] * len(events)
@@ -1774,8 +1777,8 @@ class RetryingSink(_Wrapper):
         if len(piece) > 1:
             self._piece = len(piece) // 2
         elif drop:
-            if self._closed:
-                raise SinkClosedError  # a closer that could not wait has accounted for it
+            if self._closed or attempt.taken:
+                raise SinkClosedError  # what is left has been, or will be, accounted for
             attempt.done += 1
             self._dropped += 1
             self._drop_trouble.happened(piece[0], describe_error(error))

@@ -979,6 +979,7 @@ cdef class Queue(Sink):
             attempt = self._attempt  # to be dropped later, without the lock
             if attempt is not None:
                 done = attempt.done
+                attempt.taken = True
             if block is None:
                 single = self._single
                 incref(single)

@@ -9,6 +9,7 @@ cdef class Attempt:
     cdef list events  # set once
     cdef Py_ssize_t done  # events that are finished, from the front
     cdef bint waited  # the wait that the strategy asked for is over
+    cdef bint taken  # by a closer that could not wait, which has accounted for the rest
     cdef bint held  # this block has the sink's turn
     cdef double not_before  # what a receiver's retry_after asks for; 0 if nothing
     cdef list failures  # by event, once there are any

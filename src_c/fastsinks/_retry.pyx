@@ -252,8 +252,8 @@ cdef class RetryingSink(Wrapper):
         if len(piece) > 1:
             self._piece = len(piece) // 2
         elif drop:
-            if self._closed:
-                raise SinkClosedError  # a closer that could not wait has accounted for it
+            if self._closed or attempt.taken:
+                raise SinkClosedError  # what is left has been, or will be, accounted for
             attempt.done += 1
             self._dropped += 1
             self._drop_trouble.happened(piece[0], describe_error(error))
