@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import weakref
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ class Writing:
     """What one writer wrote: all numbers below `count` but those refused."""
 
     count: int = 0
-    refused: set[int] = field(default_factory=set)
+    refused: array[int] = field(default_factory=lambda: array("q"))  #: small: it is kept
 
 
 @dataclass
@@ -216,6 +217,6 @@ class Line:
                 assert self.endpoint is not endpoint, f"{endpoint} is closed"
                 continue
             except QueueFullError:
-                writing.refused.update(range(writing.count, writing.count + len(events)))
+                writing.refused.extend(range(writing.count, writing.count + len(events)))
             writing.count += len(events)
             return

@@ -236,8 +236,7 @@ def _claim(line: Line) -> audit.Claim:
     written = {
         f"{writer}:{number}"
         for writer, writing in line.writings.items()
-        for number in range(writing.count)
-        if number not in writing.refused
+        for number in set(range(writing.count)).difference(writing.refused)
     }
     return audit.Claim(
         written=written | children,
