@@ -3,6 +3,10 @@
 # make soak    two minutes of chaos, then a ledger; ARGS="--seconds 600 --seed 42"
 # make clean   everything that make made
 #
+# make sanitize           the core under ASan and UBSan, Python's debug hooks, valgrind
+# make test-freethreaded  its tests on a CPython without a GIL, which the first time is built
+# make tsan               the same under ThreadSanitizer; slow
+#
 # make bench          every benchmark and the bar; docs/benchmarks.md says how to read it
 # make bench-check    compare with the recorded figures; fails if anything became slower
 # make bench-record   make the last `make bench` the recorded one
@@ -18,7 +22,7 @@ ARGS ?=
 bin := $(VENV)/bin
 sources := setup.py $(wildcard src_c/fastsinks/*.pyx src_c/fastsinks/*.pxd src_c/fastsinks/*.h)
 
-.PHONY: demo test soak lint build clean bench bench-check bench-record
+.PHONY: demo test sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -37,6 +41,15 @@ lint: $(VENV)/.built
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/python -m mypy.stubtest fastsinks --allowlist tests/stubtest-allowlist.txt
+
+sanitize: $(VENV)/.built
+	tools/sanitize $(bin)/python
+
+test-freethreaded:
+	tools/freethreaded/run $(ARGS)
+
+tsan:
+	tools/freethreaded/run thread $(ARGS)
 
 build: $(VENV)/.built
 	rm -rf dist
