@@ -693,6 +693,22 @@ class TestStrategiesThatRaise:
         assert dst.events == ["two"]
         sink.close()
 
+    @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_one_that_ends_the_thread_in_success_costs_a_queue_nothing(self, error, size):
+        class Ending(Waits):
+            def success(self, event):
+                raise error
+
+        dst = BlockRecorder()
+        queue = Queue(RetryingSink(dst, Ending()), batch_size=size)
+        queue.write_many(range(size))
+        assert queue.flush(DEADLINE)
+        queue.write(size)
+        queue.close(DEADLINE)
+        assert dst.events == list(range(size + 1))
+        assert queue.stats() == (size + 1, size + 1, 0, 0)
+
     def test_in_success_it_is_too_late(self, caplog):
         class Bad(Script):
             def success(self, event):

@@ -752,6 +752,8 @@ cdef class Queue(Sink):
         fs_release(&self._lock)
         if attempt is not None:
             done = attempt.done
+            if block is not None and done == len(block):
+                return self.delivered(block)  # a strategy's success() raised; it is too late
         if block is not None:
             lost = block[done:]
         elif self._single != NULL:
