@@ -29,6 +29,7 @@ class Side:
         options = dict(options)
         blocks, strategy = options.pop("blocks"), options.pop("strategy")
         self.dead: list[Any] = []
+        self.entered: list[Any] = []
         self.dst: Any = (BlockTurnstile if blocks else Turnstile)(log)
         self.dispatcher = backend.Dispatcher()
         target = self.dst
@@ -40,7 +41,7 @@ class Side:
             )
         self.queue = backend.Queue(
             target,
-            listeners=[Listener(log)] if options.pop("listens") else [],
+            listeners=[Listener(log, entered=self.entered)] if options.pop("listens") else [],
             dead_letter=Recording(self.dead, "queue"),
             dispatcher=self.dispatcher,
             **options,
@@ -72,6 +73,7 @@ class Side:
             self.dst.here,
             self.dst.closes,
             list(self.dead),
+            list(self.entered),
             waits,
             result,
         )

@@ -123,8 +123,11 @@ class ScriptedBlocks(Scripted):
 class Listener:
     """Logs what it is told, and raises now and then."""
 
-    def __init__(self, log: list[Any], *, raises: bool = False) -> None:
+    def __init__(
+        self, log: list[Any], *, raises: bool = False, entered: list[Any] | None = None
+    ) -> None:
         self._log = log
+        self._entered = log if entered is None else entered
         self._raises = raises
 
     def _hear(self, what: str, *args: Any) -> None:
@@ -135,7 +138,7 @@ class Listener:
             raise OSError("a listener's")
 
     def ingress(self, event: Any) -> None:
-        self._hear("ingress", event)
+        self._entered.append(event)  # by another thread than the rest
 
     def egress(self, event: Any) -> None:
         self._hear("egress", event)
