@@ -1,5 +1,6 @@
 # make demo    see it work          make build   sdist and wheel in dist/
 # make test    the whole suite      make lint    ruff, mypy, stubtest
+# make exits   300 programs end each way; ARGS="--exits 50 --seed 42"
 # make soak    two minutes of chaos, then a ledger; ARGS="--seconds 600 --seed 42"
 # make clean   everything that make made
 #
@@ -22,7 +23,7 @@ ARGS ?=
 bin := $(VENV)/bin
 sources := setup.py $(wildcard src_c/fastsinks/*.pyx src_c/fastsinks/*.pxd src_c/fastsinks/*.h)
 
-.PHONY: demo test sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
+.PHONY: demo test exits sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -32,6 +33,10 @@ demo: $(VENV)/.built
 test: $(VENV)/.built
 	$(bin)/python -m pytest $(ARGS)
 	FASTSINKS_BACKEND=python $(bin)/python -m pytest -m "not once" $(ARGS)
+
+exits: $(VENV)/.built
+	$(bin)/python -m pytest tests/test_exit_runs.py --exits 300 $(ARGS)
+	FASTSINKS_BACKEND=python $(bin)/python -m pytest tests/test_exit_runs.py --exits 300 $(ARGS)
 
 soak: $(VENV)/.built
 	PYTHONPATH=tests $(bin)/python -m soak $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -22,6 +23,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--seconds", type=float, default=0.6, help="how long each storm of test_full_and_slow lasts"
+    )
+    parser.addoption("--exits", type=int, default=20, help="end so many programs each way")
+    parser.addoption(
+        "--seed", default=f"{random.randrange(10**6)}", help="repeats the random runs of a seed"
     )
 
 
