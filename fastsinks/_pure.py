@@ -31,7 +31,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any, NamedTuple
 
-from . import _check, _log, _user
+from . import _check, _log, _user, _worker
 from ._aio import ChannelEvents
 from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
@@ -280,6 +280,8 @@ class _Wrapper(Sink, _Locked):
         with self._lock:
             self._closed = True
             self._change.notify_all()
+            if self._closing is not None and _worker.is_one():
+                return  # the queue that has called may be what the other thread waits for
         try:
             if not self._change.until(settled, deadline):
                 raise CloseTimeoutError(f"{type(self).__name__} is still being closed")
@@ -440,11 +442,14 @@ class Broadcaster(Sink, _Locked):
     def close(self, timeout: float | None = None) -> None:
         deadline = monotonic() + _check.timeout(timeout)
         with self._lock:
+            others = self._closed and self._turn is not None
             self._closed = True
             if self._turn is not None and self._owner == get_ident():
                 self._turn.todo.append(None)
                 return
             self._change.notify_all()
+            if others and _worker.is_one():
+                return  # the queue that has called may be what the other thread waits for
         turn = _Turn(None)
         try:
             mine = self._change.until(lambda: self._take(turn), deadline)
@@ -822,6 +827,7 @@ class Dispatcher(_Locked):
         return True
 
     def _work(self) -> None:
+        _worker.runs_queues()
         with self._lock:
             self._coming -= 1
             self._short = False
@@ -885,9 +891,11 @@ class Dispatcher(_Locked):
             strand = self._ready[0]
             del self._ready[0]
         outcome = "more"
+        before = _worker.runs_queues()
         try:
             outcome = strand._run()
         finally:  # Ctrl-C
+            _worker.runs_queues(before)
             with self._lock:
                 self._settle(strand, outcome)
         return True
@@ -1067,6 +1075,7 @@ class Queue(Sink, _Locked):
         self._scheduled = False  # ready, running or on a timer
         self._ticket = 0  # the dispatcher's: not zero while on a timer
         self._runner: int | None = None  # ident of the thread that delivers
+        self._announcers: list[int] = []  # idents of those that tell listeners of an event to come
         self._given_up = False  # a closer's deadline has passed
         self._abandoned = False  # ... and it has taken what was waiting
         self._left: list[Any] = []  # what the abandoned delivery gave back
@@ -1138,6 +1147,7 @@ class Queue(Sink, _Locked):
         discarded = 0  # so many of them
         over = 0
         announced = False
+        me = get_ident()
 
         def admit() -> bool:
             nonlocal discarded, announced, over
@@ -1180,6 +1190,7 @@ class Queue(Sink, _Locked):
         try:
             self._change.until(admit)
             if self._listeners:
+                self._announcers.append(me)
                 for event in events:
                     _user.notify(self._listeners, "ingress", event)
             if announced:
@@ -1188,6 +1199,8 @@ class Queue(Sink, _Locked):
                         raise SinkClosedError(f"{self.name} was closed meanwhile")
                     announced = self._append(events, 0)
         finally:
+            if self._listeners and me in self._announcers:
+                self._announcers.remove(me)
             if announced:  # and never appended
                 with self._lock:
                     self._accepted -= n
@@ -1373,8 +1386,8 @@ class Queue(Sink, _Locked):
                 self._dispatcher._schedule(self)
             elif self._linger_until:
                 self._dispatcher._expedite(self)
-            if self._runner == get_ident():
-                return  # called from inside the delivery: it goes on, and then closes dst
+            if self._runner == get_ident() or get_ident() in self._announcers:
+                return  # called from inside the delivery, or an ingress: it goes on
         if not self._wait(lambda: self._finished, deadline):
             self._give_up()
             return

@@ -25,7 +25,9 @@ from support import (
 import fastsinks
 from fastsinks import (
     Breaker,
+    Broadcaster,
     CloseTimeoutError,
+    Filter,
     NullSink,
     Queue,
     RetryingSink,
@@ -545,3 +547,46 @@ class TestDestinationsOfAnotherKind:
             queue.write_many(range(1000))
         assert dst.count == 1000
         assert dst.closed
+
+
+class TestFromBehind:
+    """What a queue delivers to closes what leads to the queue, which another thread closes."""
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            Broadcaster,
+            lambda queue: Filter(queue, lambda event: True),
+            lambda queue: RetryingSink(queue, Breaker(1, 1.0)),
+        ],
+        ids=["broadcaster", "filter", "retrying"],
+    )
+    @pytest.mark.parametrize("where", ["write", "close"])
+    def test_it_does_not_wait_for_the_other(self, wrap, where, gate):
+        def again(events=None):
+            gate()
+            outer.close()
+
+        dst = Recorder(again) if where == "write" else Recorder(on_close=again)
+        outer = wrap(Queue(dst))
+        outer.write("event")
+        closer = Task(outer.close).blocked()
+        gate.wait_entered()
+        gate.open()
+        closer.result()
+        assert dst.events == ["event"]
+        assert dst.closes == 1
+
+    def test_nor_for_the_event_that_a_listener_hears_of(self):
+        class Closes:
+            def ingress(self, event):
+                queue.close()
+
+            def egress(self, event): ...
+
+        dst = Recorder()
+        queue = Queue(dst, listeners=[Closes()])
+        Task(queue.write, "event").result()
+        queue.close(DEADLINE)
+        assert dst.events == ["event"]
+        assert dst.closes == 1

@@ -233,11 +233,6 @@ RAISES = {
     "exit": lambda world: _thread.exit(),
 }
 ENDING = {*CLOSES, "dispatcher.close"}
-# A close without a timeout, by one whose own end it then waits for.
-WAITS_FOR_ITSELF = {
-    ("close queue", "ingress"),
-    ("close broadcaster", "dst close"),
-}
 ACTS = WRITES | CLOSES | OTHERS | RAISES
 
 
@@ -274,7 +269,7 @@ CASES = [
     for what in ACTS
     for where in WHERE
     for filtered in (True, False)
-    if (what, where) not in WAITS_FOR_ITSELF and (filtered or where != "match")
+    if filtered or where != "match"
 ]
 
 

@@ -9,7 +9,7 @@ by one of the sinks, is deferred and follows the current event.
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, malloc
 
-from fastsinks import _check, _log
+from fastsinks import _check, _log, _worker
 from fastsinks._errors import CloseTimeoutError, SinkClosedError
 from fastsinks._log import Loss, describe_error, describe_sink
 
@@ -153,7 +153,9 @@ cdef class Broadcaster(Sink):
         Ordinary exceptions are logged. CloseTimeoutError is raised at the end, with the
         ``undelivered`` of all. From inside a write, ``close`` returns at once and follows it.
         An interrupted ``close`` (Ctrl-C) may be called again, for the sink that it waited for.
+        Called by a queue, it does not wait for another thread that closes already.
         """
+        cdef bint others
         cdef double deadline = fs_now() + _check.timeout(timeout)
         acquire(self)
         if self._owner == fs_self():
@@ -161,7 +163,10 @@ cdef class Broadcaster(Sink):
             fs_release(&self._lock)
             self._deferred.append(None)
             return
+        others = self._closed and self._owner != 0
         fs_release(&self._lock)
+        if others and _worker.is_one():
+            return
         if not self.take_turn(deadline, True):
             # A sink is stuck in a write, which closing it may end; or in close().
             if not self.close_all(deadline):

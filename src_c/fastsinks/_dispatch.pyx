@@ -32,7 +32,7 @@ import weakref
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, realloc
 
-from fastsinks import _check
+from fastsinks import _check, _worker
 from fastsinks._errors import CloseTimeoutError
 from fastsinks._exit import close_dispatchers
 
@@ -281,7 +281,9 @@ cdef class Dispatcher:
         if strand == NULL:
             return False
         owner = strand.owner
+        before = _worker.runs_queues()
         outcome = strand.run(owner)
+        _worker.runs_queues(before)
         fs_acquire_leaf(&self._lock)
         self.settle(strand, outcome)
         fs_release_leaf(&self._lock)
@@ -460,6 +462,7 @@ cdef class Dispatcher:
         cdef bint stay
         cdef bint blocked
         cdef fs_spot spot
+        _worker.runs_queues()
         if not fs_spot_init(&spot):
             fs_spot_free(&spot)
             self.not_started()

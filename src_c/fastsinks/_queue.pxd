@@ -58,6 +58,7 @@ cdef class Queue(Sink):
     cdef bint _dst_closing  # somebody closes dst
     cdef Destination _dst  # set once
     cdef tuple _listeners  # set once
+    cdef list _announcers  # the threads that tell them of an event to come; each its own entry
     cdef PyObject *_single  # in flight, with SINGLE; the reference is the runner's
     cdef unsigned long long _dropped
     cdef bint _finished  # dst is closed, or a closer has given up

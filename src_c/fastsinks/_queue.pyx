@@ -152,6 +152,7 @@ cdef class Queue(Sink):
         self._strand.owner = <PyObject *>self
         self._strand.run = run
         self._goal = NO_GOAL
+        self._announcers = []
         self._mark_due = NEVER
         self._close_by = FS_FOREVER * 1000
 
@@ -398,6 +399,9 @@ cdef class Queue(Sink):
 
     cdef int announce(self, tuple events, bint append) except -1:
         """Tell the listeners first, so that no egress comes before its ingress."""
+        cdef list announcers = self._announcers
+        me = fs_self()
+        announcers.append(me)
         try:
             for event in events:
                 _user.notify(self._listeners, "ingress", event)
@@ -411,6 +415,8 @@ cdef class Queue(Sink):
                 fs_notify(&self._lock, &self._done)
                 fs_release(&self._lock)
             raise
+        finally:
+            announcers.remove(me)
         return 0
 
     cdef int append(self, tuple events) except -1:
@@ -864,6 +870,8 @@ cdef class Queue(Sink):
             now = fs_now()
             if now >= deadline or self._runner == fs_self():
                 return False
+            if closing and fs_self() in self._announcers:
+                return False
             if not self._dispatcher.may_need_help():
                 fs_wait(&self._lock, &self._done, seen, deadline)
             elif not self._dispatcher.help():
@@ -875,8 +883,8 @@ cdef class Queue(Sink):
         Every caller returns when that is done. The first whose deadline passes ends it:
         ``dst`` is closed at once, what is left goes to the dead letter, and that caller gets
         CloseTimeoutError with the events in ``undelivered``. An exception of ``dst.close()``
-        is raised to one caller. From inside the queue's own delivery ``close`` returns at
-        once, and delivery goes on. An interrupted ``close`` (Ctrl-C) may be called again.
+        is raised to one caller. From inside the queue's own delivery, or a listener's
+        ``ingress``, ``close`` returns at once, and delivery goes on. An interrupted ``close`` (Ctrl-C) may be called again.
         """
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef Summons call = NULL
@@ -899,7 +907,7 @@ cdef class Queue(Sink):
         if call != NULL:
             self._dispatcher.answer(call)
         if not self.wait(0, True, deadline):
-            if self._runner == fs_self():
+            if self._runner == fs_self() or fs_self() in self._announcers:
                 return
             acquire(self)
             first = not self._abandoned and not self._finished

@@ -1,7 +1,7 @@
 # cython: freethreading_compatible=True
 """A sink around another one, which it closes once."""
 
-from fastsinks import _check
+from fastsinks import _check, _worker
 from fastsinks._errors import CloseTimeoutError
 
 from ._destination cimport Destination
@@ -35,7 +35,8 @@ cdef class Wrapper(Sink):
     def close(self, timeout=None):
         """Close the inner sink. Every caller returns when that is done; idempotent.
 
-        A caller whose ``timeout`` passes while another one closes gets CloseTimeoutError.
+        A caller whose ``timeout`` passes while another one closes gets CloseTimeoutError; one
+        that a queue has called does not wait for the other.
         An interrupted ``close`` (Ctrl-C) may be called again, and then calls the inner one.
         """
         cdef double deadline = fs_now() + _check.timeout(timeout)
@@ -52,6 +53,8 @@ cdef class Wrapper(Sink):
                 fs_release(&self._lock)
                 return
             fs_release(&self._lock)
+            if _worker.is_one():  # whose queue the one that closes may be waiting for
+                return
             if fs_now() >= deadline:
                 raise CloseTimeoutError(f"{type(self).__name__} is still being closed")
             fs_wait(&self._lock, &self._changed, seen, deadline)
