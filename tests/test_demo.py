@@ -51,6 +51,7 @@ def assert_clean(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.long
 def test_the_verdict_holds(tmp_path: Path) -> None:
     with start_demo(tmp_path, "--events", "4000", "--seed", "7") as demo:
         out, err = demo.communicate(timeout=50)

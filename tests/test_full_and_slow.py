@@ -29,6 +29,8 @@ from fastsinks import (
     SinkClosedError,
 )
 
+pytestmark = pytest.mark.long
+
 POLICIES = ["block", "raise", "drop_newest", "drop_oldest"]
 MAXSIZE = 64
 WRITERS = 8

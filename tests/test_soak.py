@@ -16,6 +16,8 @@ from support import python_command, python_environment
 from fastsinks import EndpointMetrics
 from fastsinks._demo import Finding
 
+pytestmark = pytest.mark.long
+
 
 def soak(patch: str = "") -> subprocess.CompletedProcess[str]:
     """Three seconds of it, with something patched in the process that has the endpoints."""
