@@ -17,7 +17,6 @@ has to give back, its first statement does.
 from __future__ import annotations
 
 import _thread
-import atexit
 import heapq
 import os
 import random
@@ -35,7 +34,7 @@ from . import _check, _log, _user, _worker
 from ._aio import ChannelEvents
 from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
-from ._exit import close_dispatchers
+from ._exit import at_exit, close_dispatchers
 from ._log import Burst, Loss, describe_error, describe_sink
 from ._process import PerProcess
 from ._stats import LATENCY_BOUNDS, QueueStats
@@ -1014,7 +1013,7 @@ class Dispatcher(_Locked):
 
 
 _default = Dispatcher()  #: the process's queues share it, unless they are given another
-atexit.register(close_dispatchers, _dispatchers)
+at_exit(close_dispatchers, _dispatchers)
 
 
 # ------------------------------------------------------------------------------ queue

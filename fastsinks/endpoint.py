@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from ._attempts import Attempts
 from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
 from ._blocks import Blocks
 from ._errors import CloseTimeoutError
+from ._exit import at_exit
 from ._guard import Allow
 from ._lanes import LATE, Lanes
 from ._log import describe_error, logger
@@ -372,7 +372,7 @@ def _list(endpoint: Endpoint) -> None:
         # Registered late, because hooks run in reverse: what the endpoints need, urllib3's
         # pools included, has registered its own hooks by now and goes away after them.
         _hooked = True
-        atexit.register(_close_all)
+        at_exit(_close_all)
     _open[id(endpoint)] = endpoint
     if when_opened is not None:
         when_opened(endpoint)

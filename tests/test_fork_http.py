@@ -180,3 +180,57 @@ def test_gunicorn_that_preloads(
         for receiver in idle, busy:
             assert sorted(receiver.events) == ["master"] + ["worker"] * len(workers)
             check_connections(receiver, 1 + 2)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("imported", ["before", "in the worker"])
+def test_the_end_of_a_worker_delivers_what_is_pending(
+    method: str, imported: str, tmp_path: Path
+) -> None:
+    """It runs none of the interpreter's exit handlers."""
+    file = tmp_path / "program.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, sys, warnings
+
+            warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+            _, method, imported, url = sys.argv
+            if imported == "before":
+                import fastsinks
+
+            def work(kept):
+                from fastsinks import Endpoint, Queue
+
+                class Slow:
+                    def write(self, event):
+                        kept.put(event)
+
+                    def close(self):
+                        pass
+
+                Endpoint("e", url, timeout=10, linger=3600).write_many(range(100))
+                queue = Queue(Slow())
+                queue.write_many(range(3))
+
+            if __name__ == "__main__":
+                context = multiprocessing.get_context(method)
+                kept = context.SimpleQueue()
+                worker = context.Process(target=work, args=(kept,))
+                worker.start()
+                worker.join(15)
+                print(worker.exitcode, [kept.get() for _ in range(3)])
+            """
+        )
+    )
+    with Receiver() as receiver:
+        out = subprocess.run(
+            [sys.executable, "-W", "error", str(file), method, imported, receiver.url()],
+            env=python_environment(),
+            capture_output=True,
+            text=True,
+            timeout=25,
+            check=False,
+        )
+        assert (out.stderr, out.stdout) == ("", "0 [0, 1, 2]\n")
+        assert receiver.events == list(range(100))

@@ -8,7 +8,6 @@ with a process that is killed, and whenever another process is about to be scrap
 
 from __future__ import annotations
 
-import atexit
 import os
 import struct
 import threading
@@ -20,6 +19,7 @@ from prometheus_client import Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from .. import endpoint as _endpoint
+from .._exit import at_exit
 from .._log import describe_error, logger
 from ..endpoint import Endpoint, open_endpoints
 from ._families import FAMILIES, Family, Row
@@ -230,6 +230,6 @@ if enabled():
         after_in_parent=publisher.after_fork_in_parent,
         after_in_child=publisher.after_fork_in_child,
     )
-    atexit.register(publisher.at_exit)
+    at_exit(publisher.at_exit)
     if open_endpoints():
         publisher.start()

@@ -25,7 +25,6 @@ may collect garbage, and may so run anything.
 """
 
 import _thread
-import atexit
 import threading
 import weakref
 
@@ -34,7 +33,7 @@ from libc.stdlib cimport free, realloc
 
 from fastsinks import _check, _worker
 from fastsinks._errors import CloseTimeoutError
-from fastsinks._exit import close_dispatchers
+from fastsinks._exit import at_exit, close_dispatchers
 
 from ._sync cimport (
     FS_FOREVER,
@@ -620,4 +619,4 @@ cdef Dispatcher default_dispatcher():
     return _default
 
 
-atexit.register(close_dispatchers, _dispatchers)
+at_exit(close_dispatchers, _dispatchers)
