@@ -64,7 +64,10 @@ def switches():
     found = {}
     for task in Path("/proc/self/task").iterdir():
         if int(task.name) != threading.get_native_id():
-            status = (task / "status").read_text()
+            try:
+                status = (task / "status").read_text()
+            except FileNotFoundError:  # it has just ended
+                continue
             found[task.name] = int(re.search(r"\nvoluntary_ctxt_switches:\t(\d+)", status)[1])
     return found
 
