@@ -584,3 +584,94 @@ def test_a_fork_that_runs_none_of_pythons_hooks():
         """
     )
     assert out == "child\n" * 20 + "parent\n"
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["write", "close", "ingress", "egress", "match", "strategy", "dead letter", "log", "del"],
+)
+def test_code_that_a_sink_calls_may_fork(where):
+    """On whatever thread it is called: the child has queues that work, the parent goes on."""
+    out = fork_test(
+        f"""
+        import logging
+        where = {where!r}
+        forked = []
+
+        def fork(here):
+            if here != where or forked:
+                return
+            forked.append(here)
+            before = list(kept)
+
+            def child():
+                if where != "close":
+                    queue.write("child")
+                    assert queue.flush(5)
+                    assert kept == [*before, "child"], kept
+                    queue.close(5)
+                other = Recorder()
+                with Broadcaster(Queue(other)) as broadcaster:
+                    broadcaster.write("another")
+                assert other.events == ["another"]
+
+            in_child(child)
+        """
+        """
+        kept = []
+        fails = where in ("strategy", "dead letter", "log")
+
+        class Destination:
+            def write(self, event):
+                fork("write")
+                if fails and not forked:
+                    raise OSError
+                kept.append(str(event))
+            def close(self):
+                fork("close")
+
+        class Listener:
+            def ingress(self, event):
+                fork("ingress")
+            def egress(self, event):
+                fork("egress")
+
+        class Letters:
+            def write(self, event):
+                fork("dead letter")
+            def close(self): ...
+
+        class Strategy(RetryStrategy):
+            def proceed(self, event):
+                return 0.0
+            def failure(self, event, error):
+                fork("strategy")
+                return False
+            def success(self, event): ...
+
+        class Handler(logging.Handler):
+            def emit(self, record):
+                fork("log")
+
+        class Event:
+            def __str__(self):
+                return "parent"
+            def __del__(self):
+                fork("del")
+
+        logging.getLogger("fastsinks").addHandler(Handler())
+        dst = Destination()
+        if where == "strategy":
+            dst = RetryingSink(dst, Strategy())
+        queue = Queue(dst, listeners=[Listener()], dead_letter=Letters())
+        sink = Filter(queue, lambda event: fork("match") or True)
+        sink.write(Event())
+        assert queue.flush(15)
+        sink.write(Event())
+        sink.close(15)
+        assert forked == [where], forked
+        print(kept)
+        """
+    )
+    lost = where in ("dead letter", "log")
+    assert out == str(["parent"] * (1 if lost else 2)) + "\n"
