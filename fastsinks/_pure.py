@@ -732,7 +732,6 @@ class Dispatcher(_Locked):
         self._tickets = 0
         self._workers = 0  # alive or being started
         self._coming = 0  # ... of which so many have not yet begun to work
-        self._short = False  # a worker could not be started, and none has since
         self._standing = 0  # parked, waiting for a call
         self._watching = False  # one more is parked: it keeps the time
         self._ticking = False  # ... and is looking for blocked workers
@@ -742,7 +741,6 @@ class Dispatcher(_Locked):
         self._limit = 1
         self._epoch = 0  # counts the times that running workers lost their turn
         self._progress = 0
-        self._seen = 0  # ... where it was when somebody last looked who would help
         self._busy = 0  # queues ready, running or on a timer
 
     _after_fork = _reset
@@ -821,7 +819,6 @@ class Dispatcher(_Locked):
         except RuntimeError:  # no more threads, or the interpreter is shutting down
             self._workers -= 1
             self._coming -= 1
-            self._short = True
             return False
         return True
 
@@ -829,7 +826,6 @@ class Dispatcher(_Locked):
         _worker.runs_queues()
         with self._lock:
             self._coming -= 1
-            self._short = False
             try:
                 while self._take_turn():
                     blocked = False
@@ -871,7 +867,7 @@ class Dispatcher(_Locked):
                     self._watch.notify_all()  # who stands by waits for nothing
 
     def _help(self) -> bool:
-        """Run a queue on the calling thread, if no worker can and none can be started.
+        """Run a queue on the calling thread, if there is no worker and none can be started.
 
         For threads that wait for a queue: at the interpreter's exit no thread starts.
         Whether something was run.
@@ -879,13 +875,11 @@ class Dispatcher(_Locked):
         with self._lock:
             if self._ready and not self._stopped:
                 self._call()  # whoever should have may have been struck before
-            if self._workers and not self._short and not self._stopped:
-                return False
             if not self._is_deserted():
                 return False
             if not self._stopped:
                 self._call()  # it is tried each time
-                if not self._is_deserted():
+                if self._workers:
                     return False
             strand = self._ready[0]
             del self._ready[0]
@@ -900,20 +894,12 @@ class Dispatcher(_Locked):
         return True
 
     def _is_deserted(self) -> bool:
-        """Something is ready, and there is no worker; or those that there are are blocked as
-        far as one can see, nobody stands by, and none could be started."""
+        """Something is ready, and there is no worker. Where all of them are blocked, who waits
+        must not help: it would be in the next destination beyond its own deadline."""
+        if self._workers:
+            return False
         self._promote(monotonic())
-        if not self._ready or not self._workers:
-            return bool(self._ready)
-        if not self._short or self._coming or self._watching or self._standing:
-            return False
-        if self._seen != self._progress:
-            self._seen = self._progress
-            return False
-        self._epoch += 1
-        self._running -= self._inside
-        self._inside = 0
-        return True
+        return bool(self._ready)
 
     def _promote(self, now: float) -> None:
         """Make the queues ready whose time has come; forget timers that were cut short."""

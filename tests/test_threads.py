@@ -7,6 +7,7 @@ import _thread
 import gc
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -175,33 +176,27 @@ def start_no_more():
 
 
 @alone
-def test_who_waits_takes_over_where_no_thread_can_be_started():
-    gate = Gate()
+def test_who_waits_does_not_help_where_workers_are_blocked():
+    """It would be blocked, too, beyond its own deadline."""
+    gates = [Gate(), Gate(), Gate()]
     dispatcher = Dispatcher()
-    queues = [Queue(Recorder(gate), dispatcher=dispatcher)]
+    queues = [Queue(Recorder(gate), dispatcher=dispatcher) for gate in gates]
     queues[0].write("stuck")
     eventually(lambda: os_threads() == 1 + 2)  # one works, another stands by
-    gate.wait_entered()
+    gates[0].wait_entered()
     start_no_more()
-    also = Gate()
-    queues.append(Queue(Recorder(also), dispatcher=dispatcher))
     queues[1].write("stuck, too")
-    also.wait_entered()
-    dst = Recorder()
-    queues.append(Queue(dst, dispatcher=dispatcher))
-    queues[2].write("delivered here")
-    assert queues[2].flush(DEADLINE)
-    assert dst.events == ["delivered here"]
-    failing = RetryingSink(Recorder(Fails(times=1)), Breaker(1, 0.05))
-    queues.append(Queue(failing, dispatcher=dispatcher))
-    queues[3].write("again in a moment")
-    assert queues[3].flush(DEADLINE)
+    gates[1].wait_entered()
+    queues[2].write("nobody is left for it")
+    start = time.monotonic()
+    assert not queues[2].flush(0.1)
     with pytest.raises(CloseTimeoutError):
         dispatcher.close(0.1)
-    gate.open()
-    also.open()
+    assert time.monotonic() - start < DEADLINE / 2
+    for gate in gates:
+        gate.open()
     for queue in queues:
-        queue.close()
+        queue.close(DEADLINE)
 
 
 @alone

@@ -48,7 +48,6 @@ cdef class Dispatcher:
     cdef Py_ssize_t _open  # how many belong to queues that are not closed
     cdef fs_number _workers  # alive or being started; queues look without the lock
     cdef int _coming  # ... of which so many have not yet begun to work
-    cdef fs_flag _short  # a worker could not be started, and none has since
     cdef int _standing  # parked at a spot, waiting for a turn
     cdef bint _watching  # one more is parked: it keeps the time
     cdef bint _ticking  # ... and looks every millisecond whether running workers are blocked
@@ -58,7 +57,6 @@ cdef class Dispatcher:
     cdef int _limit  # how many may have one
     cdef unsigned long _epoch  # counts the times that all running workers lost their turn
     cdef fs_count _progress  # moves whenever something is delivered; not exact
-    cdef unsigned long long _seen  # ... where it was when somebody last looked who would help
     cdef fs_flag _closing  # close() has been called
     cdef fs_flag _stopped  # ... and is over: workers leave
 

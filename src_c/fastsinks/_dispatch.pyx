@@ -251,15 +251,14 @@ cdef class Dispatcher:
         self._workers -= 1
         self._coming -= 1
         self._called = False
-        self._short = True
         fs_release_leaf(&self._lock)
 
     cdef bint may_need_help(self) noexcept:
         """Whether who waits for a queue has to call help() now and then."""
-        return self._short or self._stopped or not self._workers
+        return self._stopped or not self._workers
 
     cdef bint help(self) except -1:
-        """Run a queue on the calling thread, if no worker can and none can be started.
+        """Run a queue on the calling thread, if there is no worker and none can be started.
 
         For threads that wait for a queue: at the interpreter's exit no thread starts.
         Whether something was run.
@@ -343,22 +342,10 @@ cdef class Dispatcher:
             self.push_ready(strand)
 
     cdef bint is_deserted(self) noexcept nogil:
-        """Something is ready, and there is no worker; or those that there are are blocked as
-        far as one can see, nobody stands by, and none could be started."""
+        """Something is ready, and there is no worker. Where all of them are blocked, who waits
+        must not help: it would be in the next destination beyond its own deadline."""
         self.promote(fs_now())
-        if self._first == NULL:
-            return False
-        if not self._workers:
-            return True
-        if not self._short or self._coming or self._watching or self._standing:
-            return False
-        if self._seen != self._progress:
-            self._seen = self._progress
-            return False
-        self._epoch += 1
-        self._running -= self._inside
-        self._inside = 0
-        return True
+        return self._first != NULL and not self._workers
 
     cdef void settle(self, Strand *strand, Outcome outcome) noexcept nogil:
         """After a run. With IDLE the strand may already be ready again, or run elsewhere:
@@ -468,7 +455,6 @@ cdef class Dispatcher:
             return 0
         fs_acquire_leaf(&self._lock)
         self._coming -= 1
-        self._short = False
         fs_release_leaf(&self._lock)
         while True:
             with nogil:
@@ -544,7 +530,7 @@ cdef class Dispatcher:
         self._timed = 0
         self._busy = 0
         self._workers = self._coming = self._standing = self._running = self._inside = 0
-        self._watching = self._ticking = self._called = self._short = False
+        self._watching = self._ticking = self._called = False
         self._limit = FS_TURNS
 
 
