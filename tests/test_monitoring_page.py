@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 from browser import Browser
@@ -296,6 +297,12 @@ def test_many_endpoints(browser: Browser, server: monitoring.Server, receiver: R
             endpoint.close()
 
 
+class Server(ThreadingMixIn, WSGIServer):
+    """A browser may open a connection that it then says nothing on."""
+
+    daemon_threads = True
+
+
 class Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -313,7 +320,7 @@ def test_mounted_in_an_application(browser: Browser, registry: Any, path: str) -
 
     with (
         Endpoint("e", NOWHERE),
-        make_server("127.0.0.1", 0, application, handler_class=Quiet) as host,
+        make_server("127.0.0.1", 0, application, Server, Quiet) as host,
     ):
         serving = Task(host.serve_forever, 0.05)
         try:
