@@ -801,8 +801,9 @@ class Dispatcher(_Locked):
                 if not self._start():
                     return
                 # With the first worker comes its stand-by: should the program end now, then
-                # from 3.12 on the worker could start none.
-                if self._workers == 1 and self.max_workers > 1:
+                # from 3.12 on the worker could start none. Not where the two and the two bare
+                # threads would for a moment be more threads than allowed.
+                if self._workers == 1 and self.max_workers >= 4:
                     self._start()
             self._called = True
         elif self._watching and not self._ticking:
@@ -869,18 +870,19 @@ class Dispatcher(_Locked):
     def _help(self) -> bool:
         """Run a queue on the calling thread, if there is no worker and none can be started.
 
-        For threads that wait for a queue: at the interpreter's exit no thread starts.
+        For threads that wait for a queue: at the interpreter's exit no thread starts; and for
+        a worker that waits in a destination where nobody stands by. Any other's help could
+        leave it in the next destination that blocks, beyond its own deadline.
         Whether something was run.
         """
         with self._lock:
+            self._promote(monotonic())
             if self._ready and not self._stopped:
                 self._call()  # whoever should have may have been struck before
+                if self._is_deserted():
+                    self._start()
             if not self._is_deserted():
                 return False
-            if not self._stopped:
-                self._call()  # it is tried each time
-                if self._workers:
-                    return False
             strand = self._ready[0]
             del self._ready[0]
         outcome = "more"
@@ -894,12 +896,10 @@ class Dispatcher(_Locked):
         return True
 
     def _is_deserted(self) -> bool:
-        """Something is ready, and there is no worker. Where all of them are blocked, who waits
-        must not help: it would be in the next destination beyond its own deadline."""
-        if self._workers:
-            return False
-        self._promote(monotonic())
-        return bool(self._ready)
+        """Something is ready, and nobody but the caller, who waits, can run it."""
+        if not self._ready or not self._workers:
+            return bool(self._ready)
+        return _worker.is_one() and not (self._coming or self._watching or self._standing)
 
     def _promote(self, now: float) -> None:
         """Make the queues ready whose time has come; forget timers that were cut short."""

@@ -199,6 +199,38 @@ def test_who_waits_does_not_help_where_workers_are_blocked():
         queue.close(DEADLINE)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_waits_for_a_queue_runs_it_if_nobody_else_can(workers):
+    dispatcher = Dispatcher(max_workers=workers)
+    gate = Gate()
+    behind = [Queue(Recorder(), dispatcher=dispatcher) for _ in range(3)]
+    flushed = []
+
+    class Flushes:
+        def write(self, event):
+            for queue in behind:
+                queue.write(event)
+                flushed.append(queue.flush(DEADLINE))
+
+        def close(self):
+            for queue in behind:
+                queue.close(DEADLINE)
+
+    stuck = [Queue(Recorder(gate), dispatcher=dispatcher) for _ in range(workers - 1)]
+    for queue in stuck:
+        queue.write("stuck")
+        gate.wait_entered()
+    queue = Queue(Flushes(), dispatcher=dispatcher)
+    queue.write("event")
+    assert queue.flush(DEADLINE)
+    assert flushed == [True] * 3
+    queue.close(DEADLINE)
+    gate.open()
+    for queue in stuck:
+        queue.close(DEADLINE)
+    dispatcher.close(DEADLINE)
+
+
 @alone
 def test_they_come_back_when_threads_can_be_started_again():
     starts = _thread.start_new_thread, threading.Thread.start

@@ -253,28 +253,36 @@ cdef class Dispatcher:
         self._called = False
         fs_release_leaf(&self._lock)
 
-    cdef bint may_need_help(self) noexcept:
+    cdef bint may_need_help(self) except -1:
         """Whether who waits for a queue has to call help() now and then."""
-        return self._stopped or not self._workers
+        return self._stopped or not self._workers or _worker.is_one()
 
     cdef bint help(self) except -1:
         """Run a queue on the calling thread, if there is no worker and none can be started.
 
-        For threads that wait for a queue: at the interpreter's exit no thread starts.
+        For threads that wait for a queue: at the interpreter's exit no thread starts; and for
+        a worker that waits in a destination where nobody stands by. Any other's help could
+        leave it in the next destination that blocks, beyond its own deadline.
         Whether something was run.
         """
         cdef Strand *strand = NULL
         cdef PyObject *owner
         cdef Outcome outcome
         cdef Summons call = NULL
+        cdef bint is_worker = _worker.is_one()
         self.acquire()
-        if self.is_deserted():
-            call = NULL if self._stopped else self.call()
-            fs_release_leaf(&self._lock)
-            self.answer(call)  # it is tried each time
-            fs_acquire_leaf(&self._lock)
-            if self.is_deserted():
-                strand = self.pop_ready()
+        self.promote(fs_now())
+        if self._first != NULL and not self._stopped:
+            call = self.call()
+            if call == NULL and self.is_deserted(is_worker) and self._workers < self.max_workers:
+                self._workers += 1
+                self._coming += 1
+                call = START
+        fs_release_leaf(&self._lock)
+        self.answer(call)
+        fs_acquire_leaf(&self._lock)
+        if self.is_deserted(is_worker):
+            strand = self.pop_ready()
         fs_release_leaf(&self._lock)
         if strand == NULL:
             return False
@@ -341,11 +349,13 @@ cdef class Dispatcher:
             self._timed -= 1
             self.push_ready(strand)
 
-    cdef bint is_deserted(self) noexcept nogil:
-        """Something is ready, and there is no worker. Where all of them are blocked, who waits
-        must not help: it would be in the next destination beyond its own deadline."""
-        self.promote(fs_now())
-        return self._first != NULL and not self._workers
+    cdef bint is_deserted(self, bint is_worker) noexcept nogil:
+        """Something is ready, and nobody but the caller, who waits, can run it."""
+        if self._first == NULL:
+            return False
+        if not self._workers:
+            return True
+        return is_worker and not (self._coming or self._watching or self._standing)
 
     cdef void settle(self, Strand *strand, Outcome outcome) noexcept nogil:
         """After a run. With IDLE the strand may already be ready again, or run elsewhere:
