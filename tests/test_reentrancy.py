@@ -64,7 +64,6 @@ class World(logging.Handler):
 
     def __init__(self, where, act, filtered):
         super().__init__()
-        self.lock = None  # one that is held while it calls back would be its own fault
         self.where, self.act = where, act
         self.armed = 2  # so many calls are answered
         self._guard = threading.Lock()
@@ -95,8 +94,8 @@ class World(logging.Handler):
             self.armed -= 1
         self.act(self)
 
-    def emit(self, record):
-        self.hook("log")
+    def handle(self, record):
+        self.hook("log")  # without the lock of a handler, which would be its own fault
 
     def collected(self, phase, info):
         self.hook("gc")
