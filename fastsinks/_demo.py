@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 PLANS = (
     Plan("good", "answers at once", 0.0, 0.0, 0),
     Plan("slow", "takes 20 ms for each request", 0.020, 0.0, 0),
-    Plan("bad", "refuses, answers 500, hangs up, is killed and restarted", 0.008, 0.15, KILLS),
+    Plan("bad", "refuses, answers 500, hangs up, is killed and restarted", 0.008, 0.05, KILLS),
 )
 
 
