@@ -1078,6 +1078,7 @@ class Queue(Sink, _Locked):
         self._since.clear()
         self._block, self._attempt, self._left, self._settling = [], None, [], 0
         self._scheduled, self._ticket, self._runner = False, 0, None
+        self._announcers = []
         self._linger_until = 0.0
         if not self._finished:
             self._dst_closing = False

@@ -1061,6 +1061,7 @@ cdef class Queue(Sink):
         self._strand.slot = 0
         self._scheduled = False
         self._runner = 0
+        self._announcers = []
         self._single = NULL
         self._block = None
         self._attempt = None
