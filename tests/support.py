@@ -44,6 +44,12 @@ BAD_SECONDS = [
 BAD_SIZES = [(-1, ValueError), (True, TypeError), (1.5, TypeError), ("1", TypeError)]
 """What no number of events may be."""
 
+DROPPING = ["drop_newest", "drop_oldest"]
+"""The policies of a full queue by which an event is accepted and dropped."""
+
+POLICIES = ["block", "raise", *DROPPING]
+"""What a queue may do when it is full."""
+
 Hook = Callable[[list[Any]], object]
 
 
@@ -307,6 +313,54 @@ class Waits:
     def success(self, event: Any) -> None:
         with self._lock:
             self.failures = 0
+
+
+class Script:
+    """A strategy that writes down what it is asked and drops when `drop` says so."""
+
+    def __init__(
+        self, wait: float = 0.0, drop: Callable[[Any], bool] = lambda event: False
+    ) -> None:
+        self.wait = wait
+        self.drop = drop
+        self.calls: list[tuple[Any, ...]] = []
+
+    def proceed(self, event: Any) -> float:
+        self.calls.append(("proceed", event))
+        return self.wait
+
+    def failure(self, event: Any, error: BaseException) -> bool:
+        self.calls.append(("failure", event, type(error)))
+        return self.drop(event)
+
+    def success(self, event: Any) -> None:
+        self.calls.append(("success", event))
+
+    def asked(self, name: str) -> list[Any]:
+        return [call[1] for call in self.calls if call[0] == name]
+
+
+class RefusedError(OSError):
+    """A refusal for good: what raises it need not be asked again."""
+
+    permanent = True
+
+
+class Counting:
+    """A queue's listener that keeps what it is told; any thread may tell it."""
+
+    def __init__(self) -> None:
+        self.entered: list[Any] = []
+        self.left: list[Any] = []
+        self._lock = threading.Lock()
+
+    def ingress(self, event: Any) -> None:
+        with self._lock:
+            self.entered.append(event)
+
+    def egress(self, event: Any) -> None:
+        with self._lock:
+            self.left.append(event)
 
 
 class Hostile:

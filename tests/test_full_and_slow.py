@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from receiver import Connection, Receiver, Request, answer, hang_up, reset
-from support import DEADLINE, BlockRecorder, Recorder, Task, eventually, ledger
+from support import DEADLINE, POLICIES, BlockRecorder, Recorder, Task, eventually, ledger
 
 from fastsinks import (
     Breaker,
@@ -31,7 +31,6 @@ from fastsinks import (
 
 pytestmark = pytest.mark.long
 
-POLICIES = ["block", "raise", "drop_newest", "drop_oldest"]
 MAXSIZE = 64
 WRITERS = 8
 BLOCK = 5  # events that a writer writes at once, now and then

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from monitored import NOWHERE, stopped
 from receiver import Receiver, answer
-from support import DEADLINE, LONG, Fails, Recorder, Task, eventually, ledger, run_clean
+from support import DEADLINE, LONG, POLICIES, Fails, Recorder, Task, eventually, ledger, run_clean
 
 from fastsinks import Endpoint, ExponentialBackoff, Queue
 
@@ -147,7 +147,7 @@ class TestHandlers:
             Task(shipped.close).result()
         assert len(records) < 10
 
-    @pytest.mark.parametrize("when_full", ["block", "raise", "drop_newest", "drop_oldest"])
+    @pytest.mark.parametrize("when_full", POLICIES)
     def test_one_that_writes_to_a_full_queue(
         self,
         install: Callable[[Callable[[logging.LogRecord], object]], None],

@@ -13,11 +13,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import DEADLINE, eventually
+from support import DEADLINE, DROPPING, eventually
 
 from fastsinks import CloseTimeoutError, Queue, QueueFullError, SinkClosedError
 
-POLICIES = ["raise", "drop_newest", "drop_oldest"]
+POLICIES = ["raise", *DROPPING]
 
 
 class Turnstile:

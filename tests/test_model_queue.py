@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     invariant,
     rule,
 )
-from support import DEADLINE, Task, parked
+from support import DEADLINE, POLICIES, Task, parked
 from twins import TIME, BlockTurnstile, Listener, Recording, Turnstile, Twins, limits, outcome
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(TIME)]
@@ -82,7 +82,7 @@ class Side:
 class QueueMachine(RuleBasedStateMachine):
     @initialize(
         maxsize=st.integers(0, 4),
-        when_full=st.sampled_from(["block", "raise", "drop_newest", "drop_oldest"]),
+        when_full=st.sampled_from(POLICIES),
         batch_size=st.integers(1, 3),
         blocks=st.booleans(),
         listens=st.booleans(),

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from support import DEADLINE, Task, ledger, python_command
+from support import DEADLINE, DROPPING, Task, ledger, python_command
 
 from fastsinks import (
     Broadcaster,
@@ -157,7 +157,7 @@ class TestQueue:
         Task(queue.close).result()
         assert dst.events[-1] == 1 << 60
 
-    @pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest"])
+    @pytest.mark.parametrize("policy", DROPPING)
     def test_discards(self, storm, policy):
         dst, dead = Plain(), Plain()
         queue = Queue(dst, maxsize=4, when_full=policy, dead_letter=dead)

@@ -16,6 +16,7 @@ from support import (
     BlockRecorder,
     Fails,
     Recorder,
+    RefusedError,
     Task,
     Waits,
     eventually,
@@ -99,9 +100,6 @@ class TestRefusedEvents:
         self.outcome(Breaker(1, 0.01, max_elapsed=0.1))
 
     def test_permanent(self):
-        class RefusedError(OSError):
-            permanent = True
-
         dst = self.outcome(Breaker(1, LONG), RefusedError)
         assert dst.attempts.count(["refused"]) == 1
 
