@@ -6,11 +6,13 @@ import encodings.idna  # noqa: F401  (else the first lookup imports it: bad luck
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 from typing import Any
 
+from ._change import Change
 from ._errors import DeliveryError, SinkClosedError
 from ._guard import Allow, allows
 
@@ -25,14 +27,20 @@ class Exchange:
     """One write on its way: a request, its redirects, and their answers.
 
     It belongs to the thread that began it. ``deadline`` bounds all of it, on the
-    monotonic clock.
+    monotonic clock, from when it is its turn.
     """
 
-    __slots__ = ("answered", "budget", "deadline", "reset", "reused")
+    __slots__ = ("answered", "begun", "budget", "deadline", "over", "reset", "reused", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        self.deadline = monotonic() + timeout
+        self.timeout = timeout
+        self.begun = False
+        self.over = False  # set before its end is told: telling may be struck by a signal
+
+    def start(self) -> None:
+        self.deadline = monotonic() + self.timeout
         self.restart()
+        self.begun = True
 
     def restart(self) -> None:
         """Forget the previous request of the same exchange, but not its deadline."""
@@ -56,54 +64,62 @@ class Lookup:
         self.addresses: list[Any] | None = None
         self.error: Exception | None = None
         self.done = False
+        self.lost = False  # a signal struck who began it: it may never be done
 
 
 class Exchanges:
     """The requests of one sink in one process, at most ``limit`` at once, and their sockets.
 
     The lock is re-entrant because a signal handler or a finaliser that runs while
-    its own thread holds it may close the sink. No user code runs under it.
+    its own thread holds it may close the sink. No user code runs under it. A signal
+    whose handler raises may strike a writer anywhere; no one else is to suffer from it.
     """
 
     def __init__(self, limit: int = 1, allow: Allow | None = None) -> None:
         self._limit = limit
         self._allow = allow
-        # To enter the lock itself costs a fraction of what entering the condition does.
         self._lock = threading.RLock()
-        self._cond = threading.Condition(self._lock)
+        self._change = Change(self._lock)
         # All below is guarded by _lock.
-        self._waiting = 0  # threads that wait for anything, so that others need not notify nobody
         self._running: dict[int, Exchange] = {}  # by the ident of the thread
-        self._sockets: set[socket.socket] = set()  # open ones, idle connections included
+        # Open ones, idle connections included; those that a signal left behind close themselves.
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lookups: dict[tuple[str, int], Lookup] = {}
         self._closed = False
         self.requests = 0
 
-    def begin(self, timeout: float) -> Exchange:
-        """Wait for a turn, then start the clock. Raises SinkClosedError."""
+    def begin(self, exchange: Exchange) -> None:
+        """Wait for a turn, then start the clock. Raises SinkClosedError.
+
+        Whatever it raises, the caller has to set ``exchange.over`` and call ``end``.
+        """
         me = get_ident()
-        with self._lock:
-            if me in self._running:
-                raise RuntimeError("a request's own thread wrote to the sink that it is serving")
-            while not self._closed and len(self._running) >= self._limit:
-                self._wait()
+
+        def turn() -> bool:
             if self._closed:
                 raise SinkClosedError
-            exchange = self._running[me] = Exchange(timeout)
-            return exchange
+            if me in self._running or len(self._running) >= self._limit:
+                self._forget_what_is_over()
+            if me in self._running:
+                raise RuntimeError("a request's own thread wrote to the sink that it is serving")
+            if len(self._running) >= self._limit:
+                return False
+            exchange.start()
+            self._running[me] = exchange
+            return True
 
-    def end(self) -> None:
+        self._change.until(turn)
+
+    def end(self, exchange: Exchange) -> None:
+        me = get_ident()
         with self._lock:
-            self._running.pop(get_ident(), None)
-            if self._waiting:
-                self._cond.notify_all()
+            if self._running.get(me) is exchange:
+                del self._running[me]
+            self._change.notify_all()
 
-    def _wait(self, timeout: float | None = None) -> None:
-        self._waiting += 1
-        try:
-            self._cond.wait(timeout)
-        finally:
-            self._waiting -= 1
+    def _forget_what_is_over(self) -> None:
+        running = self._running
+        self._running = {key: running[key] for key in running if not running[key].over}
 
     def current(self) -> Exchange:
         """The calling thread's."""
@@ -116,7 +132,7 @@ class Exchanges:
     @property
     def in_flight(self) -> int:
         """How many run just now. For monitoring: takes no lock, which a fork may have left held."""
-        return len(self._running)
+        return sum(not exchange.over for exchange in list(self._running.values()))
 
     # -- sockets: closing one and interrupting it exclude each other, because a shutdown
     # that comes late would hit whatever file has been given the same number since
@@ -145,19 +161,17 @@ class Exchanges:
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
                 except OSError:  # not connected yet, or no more
                     pass
-            self._cond.notify_all()
+            self._change.notify_all()
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until no other thread has a request in progress; false if one still has."""
-        deadline = monotonic() + timeout
         me = get_ident()
-        with self._lock:
-            while self._running.keys() - {me}:
-                left = deadline - monotonic()
-                if left <= 0:
-                    return False
-                self._wait(min(left, LONGEST))
-            return True
+
+        def idle() -> bool:
+            self._forget_what_is_over()
+            return not self._running.keys() - {me}
+
+        return self._change.until(idle, monotonic() + timeout)
 
     def disown(self) -> None:
         """In a forked child: let go of the parent's sockets without touching its connections.
@@ -184,23 +198,31 @@ class Exchanges:
             pass
         exchange = self.current()
         key = (host, port)
-        with self._lock:
-            lookup = self._lookups.get(key)
-            mine = lookup is None
-            if lookup is None:
-                lookup = self._lookups[key] = Lookup()
-        if mine:
-            try:
+        mine = Lookup()
+        try:
+            with self._lock:
+                lookup = self._lookups.get(key, mine)
+                if lookup.lost or lookup is mine:
+                    self._lookups[key] = lookup = mine
+            if lookup is mine:
                 threading.Thread(
-                    target=self._look_up, args=(key, lookup), name=f"resolve {host}", daemon=True
+                    target=self._look_up, args=(key, mine), name=f"resolve {host}", daemon=True
                 ).start()
-            except RuntimeError:  # the interpreter is shutting down: no more threads
-                self._look_up(key, lookup)
-        with self._lock:
-            while not lookup.done:
-                if self._closed:
-                    raise SinkClosedError
-                self._wait(exchange.remaining())
+        except RuntimeError:  # the interpreter is shutting down: no more threads
+            self._look_up(key, mine)
+        except BaseException:
+            mine.lost = True
+            raise
+
+        def over() -> bool:
+            if self._closed and not lookup.done:
+                raise SinkClosedError
+            return lookup.done or lookup.lost
+
+        if not self._change.until(over, exchange.deadline):
+            exchange.remaining()
+        if not lookup.done:
+            return self.resolve(host, port)
         if lookup.addresses is None:
             # One error may serve several threads: each raises its own, without the others' frames.
             assert lookup.error is not None
@@ -228,8 +250,9 @@ class Exchanges:
         finally:
             with self._lock:
                 lookup.done = True
-                self._lookups.pop(key, None)
-                self._cond.notify_all()
+                if self._lookups.get(key) is lookup:
+                    del self._lookups[key]
+                self._change.notify_all()
 
 
 def _getaddrinfo(host: str, port: int, flags: int) -> list[Any]:

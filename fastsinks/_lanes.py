@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from . import _check
 from ._backend import Queue, RetryingSink, Sink
 from ._blocks import Blocks
+from ._change import Change
 from ._errors import CloseTimeoutError, SinkClosedError
 from ._process import PerProcess
 from .http import HTTPSink
@@ -76,8 +77,9 @@ class Turns:
     """Which lanes are free, in one process: a child has none of its parent's blocks."""
 
     def __init__(self, lanes: Iterable[Lane], inherited: int) -> None:
-        self.changed = threading.Condition()
-        self.idle = list(lanes)  # guarded by changed
+        self.lock = threading.RLock()
+        self.change = Change(self.lock)
+        self.idle = list(lanes)  # guarded by the lock
         self.inherited = inherited  # events that were under way at the fork: the parent's
 
 
@@ -114,7 +116,7 @@ class Lanes(Sink):
             for i in range(1, count + 1)
         )
         self.queue: Queue | None = None  #: which delivers to the lanes, once there is one
-        self._left: list[Any] = []  # guarded by the condition, as is the next
+        self._left: list[Any] = []  # guarded by the turns' lock, as is the next
         self._finished = False
         self._turns = PerProcess(self._new_turns)
 
@@ -134,20 +136,25 @@ class Lanes(Sink):
     def write_many(self, events: Iterable[Any]) -> None:
         block = list(events)
         turns = self._turns.get()
-        with turns.changed:
-            while not turns.idle and not self.closed:
-                turns.changed.wait()
+        taken: list[Lane] = []
+
+        def take() -> bool:
             if self.closed:
                 raise SinkClosedError
-            lane = turns.idle.pop()
-            lane.expected = len(block)
+            taken.extend(turns.idle[-1:])
+            del turns.idle[-1:]
+            return bool(taken)
+
+        turns.change.until(take)
+        lane = taken[0]
+        lane.expected = len(block)
         lane.queue.write_many(block)
 
     def free(self, lane: Lane) -> None:
         turns = self._turns.get()
-        with turns.changed:
+        with turns.lock:
             turns.idle.append(lane)
-            turns.changed.notify()
+            turns.change.notify_all()
 
     def totals(self) -> Totals:
         """What became of the events that were handed over. Read by any thread."""
@@ -174,8 +181,8 @@ class Lanes(Sink):
         is for ``take_left``: the queue in front may be unable to wait for it."""
         super().close(timeout)
         turns = self._turns.get()
-        with turns.changed:
-            turns.changed.notify_all()
+        with turns.lock:
+            turns.change.notify_all()
         self.late = not self.flush(timeout)
         # Nothing is under way now, or else it ends: requests and back-offs.
         self._http.close(0.0 if self.late else timeout)
@@ -187,16 +194,16 @@ class Lanes(Sink):
                 lane.queue.close(max(0.0, deadline - monotonic()) if self.late else timeout)
             except CloseTimeoutError:
                 pass  # its events have come to undelivered
-        with turns.changed:
+        with turns.lock:
             self._left = [event for lane in self.lanes for event in lane.undelivered]
             self._finished = True
-            turns.changed.notify_all()
+            turns.change.notify_all()
 
     def take_left(self, timeout: float) -> list[Any]:
         """To one caller, after a close that was late: the events that were handed over, and not
         delivered. Waits for up to ``timeout`` seconds until the lanes have let go of them."""
         turns = self._turns.get()
-        with turns.changed:
-            turns.changed.wait_for(lambda: self._finished, timeout)
+        turns.change.until(lambda: self._finished, monotonic() + timeout)
+        with turns.lock:
             left, self._left = self._left, []
         return left

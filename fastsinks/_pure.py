@@ -9,7 +9,7 @@ listeners, matchers, strategies, log handlers) is called with no lock held.
 On the main thread the handler of a signal may raise, as Ctrl-C's does: after each
 call into C, where a function of Python's begins, and where a loop begins anew, but
 nowhere else. So a lock is held by ``with``, in which C takes it and gives it back;
-who waits does so without it (see _Change); what has to happen together is written
+who waits does so without it (see _change); what has to happen together is written
 as assignments, ``+=`` and ``del`` with no call between them; and what a ``finally``
 has to give back, its first statement does.
 """
@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 from . import _check, _log, _user, _worker
 from ._aio import ChannelEvents
+from ._change import Change
 from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
 from ._exit import at_exit, close_dispatchers
@@ -46,11 +47,8 @@ NEXT_TICK = 0.004  #: ... and those that took over from them
 HELP = 0.02  #: seconds that who waits for a queue goes without a look whether to help
 TURN = 0.0005  #: seconds that one queue may keep a worker while others are ready
 
-RECHECK = 0.5  #: seconds after which a waiter looks again: who notifies may have been struck
-
 _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
 _dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
-
 
 _forked = PerProcess(threading.RLock)
 _process = _made_anew = os.getpid()
@@ -92,79 +90,12 @@ class _Counting:
         return self._counting
 
 
-class _Change:
-    """Where those sleep who wait for a change of what a lock guards; they hold it not.
-
-    A condition's wait() would have to take the lock again, and may be struck by a signal
-    before it has: then who wanted to wait would go on without it. And a notify() that is
-    struck leaves a waiter behind that is not there, and that the next one goes to.
-    """
-
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
-        self._sleepers: deque[Any] = deque()
-
-    def notify(self) -> None:
-        """Under the lock."""
-        if self._sleepers:
-            sleeper = self._sleepers[0]
-            del self._sleepers[0]
-            sleeper.release()
-
-    def notify_all(self) -> None:
-        """Under the lock."""
-        while self._sleepers:
-            sleeper = self._sleepers[0]
-            del self._sleepers[0]
-            sleeper.release()
-
-    def sleeper(self) -> Any:
-        """Under the lock: what to sleep on, until the next notification."""
-        sleeper = _thread.allocate_lock()
-        sleeper.acquire()
-        self._sleepers.append(sleeper)
-        return sleeper
-
-    def sleep(self, sleeper: Any, left: float) -> None:
-        """Without the lock: until notified, for ``left`` seconds at most, or less."""
-        if not sleeper.acquire(True, max(0.0, min(left, RECHECK))):
-            self._forget(sleeper)
-
-    def _forget(self, sleeper: Any) -> None:
-        with self._lock:
-            if sleeper in self._sleepers:
-                self._sleepers.remove(sleeper)
-
-    def wait(self, left: float) -> None:
-        """Under the lock, which is given back meanwhile. For workers: no signal strikes them."""
-        sleeper = self.sleeper()
-        self._lock.release()
-        try:
-            slept = sleeper.acquire(True, max(0.0, left))
-        finally:
-            self._lock.acquire()
-        if not slept:
-            self._forget(sleeper)
-
-    def until(self, attempt: Callable[[], bool], deadline: float = 2 * FOREVER) -> bool:
-        """Call ``attempt`` under the lock until it is true; false if the deadline passes first."""
-        while True:
-            with self._lock:
-                if attempt():
-                    return True
-                left = deadline - monotonic()
-                if left <= 0:
-                    return False
-                sleeper = self.sleeper()
-            self.sleep(sleeper, left)
-
-
 class _Locked:
     """What has a lock, which in a child is free whoever held it in the parent."""
 
     def _make_lock(self) -> None:
         lock = threading.RLock()
-        self._own = lock, _Change(lock)
+        self._own = lock, Change(lock)
 
     @property
     def _lock(self) -> Any:
@@ -172,7 +103,7 @@ class _Locked:
         return self._own[0]
 
     @property
-    def _change(self) -> _Change:
+    def _change(self) -> Change:
         _look_for_fork()
         return self._own[1]
 
@@ -725,8 +656,8 @@ class Dispatcher(_Locked):
     def _reset(self) -> None:
         """No worker is here, and nothing is to be done."""
         self._make_lock()  # closers wait for changes
-        self._cond = _Change(self._own[0])  # standing workers wait here
-        self._watch = _Change(self._own[0])  # the one that keeps the time waits here
+        self._cond = Change(self._own[0])  # standing workers wait here
+        self._watch = Change(self._own[0])  # the one that keeps the time waits here
         self._ready: deque[Any] = deque()
         self._timers: list[tuple[float, int, Any]] = []  # (when, ticket, strand)
         self._tickets = 0

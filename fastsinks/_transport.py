@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import queue
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ProtocolError
@@ -32,6 +33,46 @@ class Answer(NamedTuple):
     status: int
     location: str | None
     retry_after: str | None
+
+
+class Kept:
+    """The idle connections of a urllib3 pool, the one used last first.
+
+    For want of a lock, none stays behind locked: in a child, or where a signal struck who
+    took it (queue.LifoQueue's does). Operations of a deque are atomic. Two threads may
+    overfill it by a connection; it never waits, as exchanges wait for their turn.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self._stack: deque[Any] = deque()
+
+    def put(self, connection: Any, block: bool = True, timeout: float | None = None) -> None:
+        if len(self._stack) >= self._maxsize:
+            raise queue.Full
+        self._stack.append(connection)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._stack.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        return len(self._stack)
+
+    def clear(self) -> None:
+        self._stack.clear()
+
+
+class _PlainPool(HTTPConnectionPool):
+    QueueCls: Any = Kept
+    ConnectionCls = Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    QueueCls: Any = Kept
+    ConnectionCls = TLSConnection
 
 
 class Transport:
@@ -113,27 +154,15 @@ class Transport:
     def _new_pool(self, origin: Origin) -> HTTPConnectionPool:
         # The deadline is the exchange's: urllib3 gets no timeout. It is not to wait for
         # a connection either (block=True), as exchanges wait for their turn.
-        pool: HTTPConnectionPool
+        options: dict[str, Any] = {
+            "timeout": None,
+            "maxsize": self._limit,
+            "exchanges": self.exchanges,
+        }
         if origin.scheme == "https":
-            pool = HTTPSConnectionPool(
-                origin.host,
-                origin.port,
-                timeout=None,
-                maxsize=self._limit,
-                ssl_context=self._ssl_context(),
-                exchanges=self.exchanges,
-            )
-            pool.ConnectionCls = TLSConnection
-        else:
-            pool = HTTPConnectionPool(
-                origin.host,
-                origin.port,
-                timeout=None,
-                maxsize=self._limit,
-                exchanges=self.exchanges,
-            )
-            pool.ConnectionCls = Connection
-        return pool
+            options["ssl_context"] = self._ssl_context()
+            return _TLSPool(origin.host, origin.port, **options)
+        return _PlainPool(origin.host, origin.port, **options)
 
     def close(self, timeout: float) -> None:
         """Interrupt what is in progress, wait until it has ended, close all connections."""
@@ -146,11 +175,9 @@ class Transport:
         """Forget, in a forked child, what belongs to its parent."""
         self.exchanges.disown()
         for pool in self._pools.copy().values():
-            connections = pool.pool
+            connections: Any = pool.pool
             if connections is not None:
-                # urllib3 is going to empty this queue; its lock may have been held by
-                # another thread when the process forked, and nobody here would release it.
-                queue.LifoQueue.__init__(connections, connections.maxsize)
+                connections.clear()  # else urllib3 would close them once more
 
 
 def _finish(response: BaseHTTPResponse, exchange: Exchange) -> None:

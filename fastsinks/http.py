@@ -227,11 +227,12 @@ class HTTPSink(Sink):
             self._failed(error, events)
             raise
         transport = self._transport()
-        exchange = transport.exchanges.begin(self._timeout)
+        exchange = Exchange(self._timeout)
         try:
             answer, accepted = self._post(transport, exchange, block.body, headers)
         except (DeliveryError, SinkClosedError) as error:
-            self._failed(error, events)
+            if exchange.begun:  # else closed while it waited for its turn
+                self._failed(error, events)
             raise
         status = _status_text(answer.status)
         if accepted:
@@ -287,6 +288,7 @@ class HTTPSink(Sink):
     ) -> tuple[Answer, bool]:
         """The answer in the end, and whether it means that the events were accepted."""
         try:
+            transport.exchanges.begin(exchange)
             address = self._address
             for hop in range(MAX_REDIRECTS + 1):
                 own = address.origin == self._address.origin
@@ -308,7 +310,8 @@ class HTTPSink(Sink):
                 raise SinkClosedError("closed while the request was under way") from None
             raise DeliveryError(f"{self.url}: {self._reason(error)}") from error
         finally:
-            transport.exchanges.end()
+            exchange.over = True
+            transport.exchanges.end(exchange)
 
     def _signed(self, block: Block) -> Headers:
         if self._signer is None:

@@ -59,7 +59,7 @@ REFUSALS: dict[str, Behaviour] = {
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("behaviour", REFUSALS.values(), ids=REFUSALS.keys())
 def test_every_event_arrives(behaviour: Behaviour, concurrency: int) -> None:
-    times = 12 if behaviour is LOOP else 2  # six requests make one attempt
+    times = 18 if behaviour is LOOP else 2  # six requests make one attempt, of up to three
     accept = answer()
     with (
         Receiver(accept, *[behaviour] * times, accept, behaviour) as receiver,

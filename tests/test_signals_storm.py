@@ -3,6 +3,7 @@
 What a call that was struck had committed stays committed, once; nothing else comes of it.
 """
 
+import gc
 import logging
 import os
 import random
@@ -11,18 +12,22 @@ import subprocess
 import time
 
 import pytest
+from receiver import Receiver
 from support import DEADLINE, DROPPING, Task, ledger, python_command
 
 from fastsinks import (
     Broadcaster,
     Channel,
     Dispatcher,
+    Endpoint,
     ExponentialBackoff,
+    HTTPSink,
     Queue,
     QueueFullError,
     RetryingSink,
     SinkClosedError,
 )
+from fastsinks.endpoint import open_endpoints
 
 STRIKES = 200
 
@@ -294,3 +299,61 @@ class TestOthers:
         Task(sink.write, 1 << 60).result()
         Task(sink.close, DEADLINE).result()
         check(dst.events, [*returned, 1 << 60], struck)
+
+
+class TestHTTPSink:
+    """A request that was struck has been received once or not at all; the next one is served."""
+
+    # Struck before anybody knows of it, a new connection is left to the collector.
+    @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    @pytest.mark.parametrize("rivals", [0, 2])
+    def test_posts(self, storm, rivals, host):
+        with Receiver() as receiver:
+            url = receiver.url().replace("127.0.0.1", host)
+            sink = HTTPSink(url, timeout=DEADLINE)
+
+            def rival():
+                while storm:
+                    sink.write(-1)
+
+            others = [Task(rival) for _ in range(rivals)]
+            returned, struck = write_through(storm, sink)
+            for other in others:
+                other.result()
+            Task(sink.write, 1 << 60).result()
+            sink.write(1 << 61)
+            assert sink.in_flight == 0
+            sink.close()
+            receiver.wait_no_connection()
+            # One that was struck may come late, by a connection of its own.
+            arrived = sorted(number for number in receiver.events if number >= 0)
+            check(arrived, [*returned, 1 << 60, 1 << 61], struck)
+        gc.collect()
+
+
+class TestEndpoint:
+    @pytest.mark.parametrize("concurrency", [1, 3])
+    def test_write_flush_and_close(self, storm, concurrency):
+        """An endpoint a round: all calls may be struck, and then be made again."""
+        with Receiver() as receiver:
+            number = 0
+            while storm:
+                endpoint = Endpoint(
+                    "e", receiver.url(), timeout=DEADLINE, maxsize=4, concurrency=concurrency
+                )
+                returned, struck = [], []
+                for _ in range(20):
+                    number += 1
+                    done, _ = storm.call(endpoint.write, number)
+                    (returned if done else struck).append(number)
+                storm.call(endpoint.flush)
+                while not storm.call(endpoint.close, DEADLINE)[0]:
+                    pass
+                assert endpoint.closed
+                assert endpoint not in open_endpoints()
+                metrics = endpoint.metrics
+                assert (metrics.pending, metrics.dropped) == (0, 0)
+                assert metrics.events == metrics.successes == len(receiver.events)
+                check(sorted(receiver.events), returned, struck)
+                receiver.requests.clear()

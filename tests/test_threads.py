@@ -182,8 +182,8 @@ def test_who_waits_does_not_help_where_workers_are_blocked():
     dispatcher = Dispatcher()
     queues = [Queue(Recorder(gate), dispatcher=dispatcher) for gate in gates]
     queues[0].write("stuck")
-    eventually(lambda: os_threads() == 1 + 2)  # one works, another stands by
     gates[0].wait_entered()
+    eventually(lambda: os_threads() == 1 + 2)  # one works, another stands by
     start_no_more()
     queues[1].write("stuck, too")
     gates[1].wait_entered()

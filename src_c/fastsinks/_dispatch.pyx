@@ -457,18 +457,20 @@ cdef class Dispatcher:
         cdef Summons call
         cdef bint stay
         cdef bint blocked
+        cdef bint coming = True
         cdef fs_spot spot
         _worker.runs_queues()
         if not fs_spot_init(&spot):
             fs_spot_free(&spot)
             self.not_started()
             return 0
-        fs_acquire_leaf(&self._lock)
-        self._coming -= 1
-        fs_release_leaf(&self._lock)
         while True:
             with nogil:
                 fs_acquire_leaf(&self._lock)
+                # In one with its turn or its watch: in between, another would see nobody
+                # standing by and start one more.
+                self._coming -= coming
+                coming = False
                 stay = self.park(&spot)
                 if not stay:
                     self._workers -= 1
