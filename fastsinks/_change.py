@@ -9,13 +9,13 @@ is struck leaves a waiter behind that is not there, and that the next one goes t
 from __future__ import annotations
 
 import _thread
+import math
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from ._check import FOREVER
-
+NEVER = math.inf  #: a time that the clock does not reach
 RECHECK = 0.5  #: seconds after which a waiter looks again: who notifies may have been struck
 
 
@@ -68,7 +68,7 @@ class Change:
         if not slept:
             self._forget(sleeper)
 
-    def until(self, attempt: Callable[[], bool], deadline: float = 2 * FOREVER) -> bool:
+    def until(self, attempt: Callable[[], bool], deadline: float = NEVER) -> bool:
         """Call ``attempt`` under the lock until it is true; false if the deadline passes first."""
         while True:
             with self._lock:

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 from . import _check, _log, _user, _worker
 from ._aio import ChannelEvents
-from ._change import Change
+from ._change import NEVER, Change
 from ._check import FOREVER
 from ._errors import CloseTimeoutError, QueueFullError, SinkClosedError
 from ._exit import at_exit, close_dispatchers
@@ -210,7 +210,7 @@ class _Wrapper(Sink, _Locked):
         with self._lock:
             self._closed = True
             self._change.notify_all()
-            if self._closing is not None and _worker.is_one():
+            if self._closing is not None and _worker.here.runs_queues:
                 return  # the queue that has called may be what the other thread waits for
         try:
             if not self._change.until(settled, deadline):
@@ -378,7 +378,7 @@ class Broadcaster(Sink, _Locked):
                 self._turn.todo.append(None)
                 return
             self._change.notify_all()
-            if others and _worker.is_one():
+            if others and _worker.here.runs_queues:
                 return  # the queue that has called may be what the other thread waits for
         turn = _Turn(None)
         try:
@@ -755,7 +755,7 @@ class Dispatcher(_Locked):
         return True
 
     def _work(self) -> None:
-        _worker.runs_queues()
+        _worker.here.runs_queues = True
         with self._lock:
             self._coming -= 1
             try:
@@ -769,6 +769,7 @@ class Dispatcher(_Locked):
                             self._start()  # somebody has to stand by
                         elif self._ready and not self._ticking:
                             self._watch.notify()
+                        strand._settled = False
                         self._lock.release()
                         try:
                             outcome = strand._run()
@@ -787,9 +788,13 @@ class Dispatcher(_Locked):
                 self._change.notify_all()
 
     def _settle(self, strand: Any, outcome: str) -> None:
+        """Under the lock, after a run; once, however often it is called."""
+        if strand._settled:
+            return
+        strand._settled = True
         self._progress += 1
         if outcome == "more":
-            self._ready.append(strand)
+            self._ready += (strand,)
         elif outcome == "idle":
             self._busy -= 1
             if not self._busy:
@@ -816,21 +821,37 @@ class Dispatcher(_Locked):
                 return False
             strand = self._ready[0]
             del self._ready[0]
-        outcome = "more"
-        before = _worker.runs_queues()
+        here = _worker.here
+        was = here.runs_queues
+        interrupts: list[BaseException] = []
+        outcome = ""
+        strand._settled = False
         try:
+            if not was:
+                here.interrupts = interrupts
+            here.runs_queues = True
             outcome = strand._run()
-        finally:  # Ctrl-C
-            _worker.runs_queues(before)
-            with self._lock:
-                self._settle(strand, outcome)
+        except BaseException:  # Ctrl-C, outside the destination
+            strand._runner = None
+            outcome = "timer" if strand._ticket else "more" if strand._scheduled else "idle"
+            raise
+        finally:
+            here.runs_queues = was
+            try:
+                with self._lock:
+                    self._settle(strand, outcome)
+            finally:  # it may have been struck before it began
+                with self._lock:
+                    self._settle(strand, outcome)
+        if interrupts:
+            raise interrupts[0]
         return True
 
     def _is_deserted(self) -> bool:
         """Something is ready, and nobody but the caller, who waits, can run it."""
         if not self._ready or not self._workers:
             return bool(self._ready)
-        return _worker.is_one() and not (self._coming or self._watching or self._standing)
+        return _worker.here.runs_queues and not (self._coming or self._watching or self._standing)
 
     def _promote(self, now: float) -> None:
         """Make the queues ready whose time has come; forget timers that were cut short."""
@@ -844,7 +865,7 @@ class Dispatcher(_Locked):
         """Park until there is a turn to take (true) or nothing to do here (false)."""
         leave_at = monotonic() + self.idle_timeout / (1 + self._standing)  # of a crowd soon
         watching = False
-        seen, tick_at = -1, FOREVER
+        seen, tick_at = -1, NEVER
         try:
             while not self._stopped:
                 now = monotonic()
@@ -875,11 +896,11 @@ class Dispatcher(_Locked):
                 if watching:
                     until = self._timers[0][0] if self._timers else leave_at
                     self._ticking = bool(self._ready)
-                    if self._ticking and (tick_at <= now or tick_at == FOREVER):
+                    if self._ticking and (tick_at <= now or tick_at == NEVER):
                         seen = self._progress
                         tick_at = now + (TICK if self._limit == 1 else NEXT_TICK)
                     elif not self._ticking:
-                        tick_at = FOREVER
+                        tick_at = NEVER
                     until = min(until, tick_at)
                     if until == leave_at and until <= now:
                         over = not self._open and not self._busy
@@ -911,7 +932,7 @@ class Dispatcher(_Locked):
         deadline = monotonic() + _check.timeout(timeout)
         with self._lock:
             self._closing = True  # nobody lingers any more
-            self._promote(2 * monotonic() + FOREVER)  # what lingered, and one more attempt
+            self._promote(NEVER)  # what lingered, and one more attempt
         while True:
             with self._lock:
                 left = deadline - monotonic()
@@ -987,6 +1008,7 @@ class Queue(Sink, _Locked):
         self._attempt: _Attempt | None = None  # how far the retrying sink got with _block
         self._settling = 0  # counted, but not yet reported to listeners and dead letter
         self._linger_until = 0.0  # zero: does not linger
+        self._settled = True  # the dispatcher knows how the last run ended; its lock
         self._hurry = 0  # _appended at the last flush: no lingering below
         self._scheduled = False  # ready, running or on a timer
         self._ticket = 0  # the dispatcher's: not zero while on a timer
@@ -998,7 +1020,7 @@ class Queue(Sink, _Locked):
         self._dst_closing = False
         self._finished = False
         self._close_error: BaseException | None = None
-        self._close_by = FOREVER  # the earliest deadline of all closers
+        self._close_by = NEVER  # the earliest deadline of all closers
         self._dispatcher._open += 1
         _forkable.add(self)
 
@@ -1122,6 +1144,8 @@ class Queue(Sink, _Locked):
                 with self._lock:
                     self._accepted -= n
                     self._change.notify_all()
+                    if self._closed and not self._scheduled:
+                        self._dispatcher._schedule(self)  # close() waits for just this
             if discarded:
                 self._report(lost[:discarded], "the queue is full")
 
@@ -1225,6 +1249,8 @@ class Queue(Sink, _Locked):
             else:
                 self._dst.write(block[0])
         except BaseException as error:
+            if not isinstance(error, Exception) and _worker.here.interrupts is not None:
+                _worker.here.interrupts.append(error)  # Ctrl-C, on the thread of who helps
             self._finish(block, attempt.done if attempt else 0, error)
         else:
             self._finish(block, len(block), None)
@@ -1339,7 +1365,7 @@ class Queue(Sink, _Locked):
     def _close_dst(self) -> None:
         """Close ``dst``: on the worker after the last event, else on a thread of its own."""
         try:
-            left = self._close_by - monotonic() if self._close_by < FOREVER else FOREVER
+            left = min(self._close_by - monotonic(), FOREVER)
             _check.close(self._dst, max(0.0, left))
         except BaseException as error:
             if not self._abandoned or isinstance(error, CloseTimeoutError):

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import threading
 
-_here = threading.local()
+
+class _Here(threading.local):
+    """Of the calling thread. Read and set without a call, in which a signal could strike."""
+
+    runs_queues = False
+    interrupts: list[BaseException] | None = None  #: who helps gets what ended a destination's call
 
 
-def runs_queues(whether: bool = True) -> bool:
-    """Say so of the calling thread; what was said before."""
-    before = is_one()
-    _here.runs_queues = whether
-    return before
-
-
-def is_one() -> bool:
-    return getattr(_here, "runs_queues", False)
+here = _Here()

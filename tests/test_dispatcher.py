@@ -294,6 +294,33 @@ class TestClose:
         assert ledger(queue) == (1, 1, 0, 0)
         queue.close()
 
+    def test_a_late_close_wakes_a_writer_that_waits_for_room(self, gate):
+        dispatcher = Dispatcher()
+        queue = Queue(Recorder(gate), maxsize=1, dispatcher=dispatcher)
+        queue.write("stuck")
+        gate.wait_entered()
+        writer = Task(queue.write, "waits").blocked()
+        with pytest.raises(CloseTimeoutError):
+            dispatcher.close(0)
+        with pytest.raises(SinkClosedError):
+            writer.result()
+        gate.open()
+        queue.close(DEADLINE)
+
+    def test_and_who_waits_for_a_queue_runs_it(self):
+        dispatcher = Dispatcher()
+        dst, strategy = Recorder(Fails(times=1)), Waits()
+        queue = Queue(RetryingSink(dst, strategy), dispatcher=dispatcher)
+        queue.write("fails once")
+        assert strategy.failed.wait(DEADLINE)
+        flusher = Task(queue.flush, DEADLINE).blocked()
+        strategy.failures = 0  # else it waits for an hour once more
+        with contextlib.suppress(CloseTimeoutError):
+            dispatcher.close(0)  # which lets those on a timer have a go
+        assert flusher.result()
+        assert dst.events == ["fails once"]
+        queue.close(DEADLINE)
+
     def test_a_sink_may_close_it(self):
         dispatcher = Dispatcher()
         closed = threading.Event()

@@ -115,6 +115,26 @@ class TestListeners:
             assert ledger(queue) == (2, 2, 0, 0)
         assert dst.events == good.entered == good.left == ["out", "after"]
 
+    def test_an_ingress_that_ends_in_an_error_holds_no_close_up(self):
+        class Listener:
+            def ingress(self, event):
+                closers.append(Task(queue.close))
+                eventually(lambda: queue.closed)
+                closers[0].blocked()
+                raise KeyboardInterrupt
+
+            def egress(self, event):
+                pass
+
+        closers = []
+        dst = Recorder()
+        queue = Queue(dst, listeners=[Listener()])
+        with pytest.raises(KeyboardInterrupt):
+            queue.write("never appended")
+        closers[0].result()
+        assert dst.closes == 1
+        assert ledger(queue) == (0, 0, 0, 0)
+
     def test_one_may_call_back(self):
         seen = []
 

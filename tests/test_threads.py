@@ -5,7 +5,9 @@ Each test counts in a process of its own, where all threads are its own.
 
 import _thread
 import gc
+import os
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -23,6 +25,7 @@ from support import (
     Waits,
     alone,
     eventually,
+    ledger,
     os_threads,
 )
 
@@ -229,6 +232,23 @@ def test_a_worker_that_waits_for_a_queue_runs_it_if_nobody_else_can(workers):
     for queue in stuck:
         queue.close(DEADLINE)
     dispatcher.close(DEADLINE)
+
+
+@alone
+def test_ctrl_c_in_a_destination_that_it_runs_is_its_own():
+    """The event is lost to the queue, as by any exception; the call raises; the rest goes on."""
+    start_no_more()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    dst = Recorder(lambda events: events == [3] and os.kill(os.getpid(), signal.SIGINT))
+    queue = Queue(dst)
+    queue.write_many(range(6))
+    with pytest.raises(KeyboardInterrupt):
+        queue.flush(DEADLINE)
+    assert queue.flush(DEADLINE)
+    assert dst.events == [0, 1, 2, 4, 5]
+    assert ledger(queue) == (6, 5, 1, 0)
+    queue.close(DEADLINE)
+    assert dst.closes == 1
 
 
 @alone

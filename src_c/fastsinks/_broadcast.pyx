@@ -165,7 +165,7 @@ cdef class Broadcaster(Sink):
             return
         others = self._closed and self._owner != 0
         fs_release(&self._lock)
-        if others and _worker.is_one():
+        if others and _worker.here.runs_queues:
             return
         if not self.take_turn(deadline, True):
             # A sink is stuck in a write, which closing it may end; or in close().

@@ -69,6 +69,7 @@ cdef class Dispatcher:
     cdef Summons expedite(self, Strand *strand) noexcept  # if on a timer
     cdef void answer(self, Summons call) noexcept
     cdef bint needs_stand_by(self) noexcept
+    cdef void not_started(self) noexcept
     cdef bint may_need_help(self) except -1
     cdef bint is_deserted(self, bint is_worker) noexcept nogil
     cdef bint help(self) except -1

@@ -36,8 +36,8 @@ from fastsinks._errors import CloseTimeoutError
 from fastsinks._exit import at_exit, close_dispatchers
 
 from ._sync cimport (
-    FS_FOREVER,
     FS_HELP,
+    FS_NEVER,
     FS_PREFETCH,
     decref,
     fs_acquire_leaf,
@@ -121,7 +121,7 @@ cdef class Dispatcher:
         self.acquire()
         self._closing = True  # nobody lingers any more
         # Those on a timer have a go at once: what lingered, and one more attempt.
-        self.promote(FS_FOREVER * 1000)
+        self.promote(FS_NEVER)
         if self._first != NULL:
             call = self.call()
         fs_release_leaf(&self._lock)
@@ -245,7 +245,7 @@ cdef class Dispatcher:
         fs_release_leaf(&self._lock)
         return alone
 
-    def not_started(self):
+    cdef void not_started(self) noexcept:
         # Events stay pending: the next one asks again, and who waits for a queue helps.
         fs_acquire_leaf(&self._lock)
         self._workers -= 1
@@ -255,7 +255,7 @@ cdef class Dispatcher:
 
     cdef bint may_need_help(self) except -1:
         """Whether who waits for a queue has to call help() now and then."""
-        return self._stopped or not self._workers or _worker.is_one()
+        return self._stopped or not self._workers or _worker.here.runs_queues
 
     cdef bint help(self) except -1:
         """Run a queue on the calling thread, if there is no worker and none can be started.
@@ -269,7 +269,7 @@ cdef class Dispatcher:
         cdef PyObject *owner
         cdef Outcome outcome
         cdef Summons call = NULL
-        cdef bint is_worker = _worker.is_one()
+        cdef bint is_worker = _worker.here.runs_queues
         self.acquire()
         self.promote(fs_now())
         if self._first != NULL and not self._stopped:
@@ -280,21 +280,30 @@ cdef class Dispatcher:
                 call = START
         fs_release_leaf(&self._lock)
         self.answer(call)
+        here = _worker.here
+        interrupts = []
+        if not is_worker:
+            here.interrupts = interrupts
+        here.runs_queues = True
         fs_acquire_leaf(&self._lock)
         if self.is_deserted(is_worker):
             strand = self.pop_ready()
         fs_release_leaf(&self._lock)
         if strand == NULL:
+            here.runs_queues = is_worker
             return False
+        # No Python code here but in run(), which looks after it: the handler of a signal could
+        # raise in it, and the queue would never be settled.
         owner = strand.owner
-        before = _worker.runs_queues()
         outcome = strand.run(owner)
-        _worker.runs_queues(before)
         fs_acquire_leaf(&self._lock)
         self.settle(strand, outcome)
         fs_release_leaf(&self._lock)
+        here.runs_queues = is_worker
         if outcome == IDLE:
             decref(owner)
+        if interrupts:
+            raise interrupts[0]
         return True
 
     # ------------------------------------------------- under the lock, without the GIL
@@ -383,7 +392,7 @@ cdef class Dispatcher:
         """Wait for a turn, which the worker then has; or false: leave."""
         cdef double now = fs_now()
         cdef double leave_at = now + self.idle_timeout / (1 + self._standing)  # of a crowd soon
-        cdef double tick_at = FS_FOREVER  # while ticking: when the tick is over
+        cdef double tick_at = FS_NEVER  # while ticking: when the tick is over
         cdef double until
         cdef unsigned long long seen = 0  # _progress when the tick began
         cdef bint watching = False
@@ -412,8 +421,8 @@ cdef class Dispatcher:
             if watching:
                 self._ticking = self._first != NULL
                 if not self._ticking:
-                    tick_at = FS_FOREVER
-                elif tick_at == FS_FOREVER or tick_at <= now:
+                    tick_at = FS_NEVER
+                elif tick_at == FS_NEVER or tick_at <= now:
                     tick_at = now + (TICK if self._limit == FS_TURNS else NEXT_TICK)
                     seen = self._progress
                 if (self._open or self._busy) and (
@@ -459,7 +468,7 @@ cdef class Dispatcher:
         cdef bint blocked
         cdef bint coming = True
         cdef fs_spot spot
-        _worker.runs_queues()
+        _worker.here.runs_queues = True
         if not fs_spot_init(&spot):
             fs_spot_free(&spot)
             self.not_started()

@@ -24,7 +24,7 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
 from libc.stdlib cimport calloc, free, malloc
 
-from fastsinks import _check, _log, _user
+from fastsinks import _check, _log, _user, _worker
 from fastsinks._errors import CloseTimeoutError, QueueFullError, SinkClosedError
 from fastsinks._log import Loss, describe_error
 from fastsinks._stats import LATENCY_BOUNDS, QueueStats
@@ -47,6 +47,8 @@ from ._sink cimport NullSink, register_native
 from ._sync cimport (
     FS_FOREVER,
     FS_HELP,
+    FS_NEVER,
+    FS_RECHECK,
     decref,
     fs_acquire,
     fs_init,
@@ -154,7 +156,7 @@ cdef class Queue(Sink):
         self._goal = NO_GOAL
         self._announcers = []
         self._mark_due = NEVER
-        self._close_by = FS_FOREVER * 1000
+        self._close_by = FS_NEVER
 
     def __init__(
         self,
@@ -346,7 +348,7 @@ cdef class Queue(Sink):
                     call = NULL
                 if self._runner == fs_self():
                     raise QueueFullError(f"{self.name} is full, and only its own delivery waits")
-                fs_wait(&self._lock, &self._space, seen, fs_now() + FS_FOREVER)
+                fs_wait(&self._lock, &self._space, seen, fs_now() + FS_RECHECK)
                 acquire(self)
             elif self._policy == RAISE:
                 fs_release(&self._lock)
@@ -400,6 +402,7 @@ cdef class Queue(Sink):
     cdef int announce(self, tuple events, bint append) except -1:
         """Tell the listeners first, so that no egress comes before its ingress."""
         cdef list announcers = self._announcers
+        cdef Summons call = NULL
         me = fs_self()
         announcers.append(me)
         try:
@@ -413,7 +416,11 @@ cdef class Queue(Sink):
                 self._accepted -= len(events)
                 fs_notify(&self._lock, &self._space)
                 fs_notify(&self._lock, &self._done)
+                if self._closed:  # a close() may have found nothing to do but to wait for this
+                    call = self.wake()
                 fs_release(&self._lock)
+                if call != NULL:
+                    self._dispatcher.answer(call)
             raise
         finally:
             announcers.remove(me)
@@ -522,6 +529,8 @@ cdef class Queue(Sink):
                     else:
                         wait = self.deliver_step()
             except BaseException as error:
+                if not isinstance(error, Exception) and _worker.here.interrupts is not None:
+                    _worker.here.interrupts.append(error)  # Ctrl-C, on the thread of who helps
                 try:
                     self.failed(error)
                 except BaseException as again:
@@ -873,7 +882,7 @@ cdef class Queue(Sink):
             if closing and fs_self() in self._announcers:
                 return False
             if not self._dispatcher.may_need_help():
-                fs_wait(&self._lock, &self._done, seen, deadline)
+                fs_wait(&self._lock, &self._done, seen, min(deadline, now + FS_RECHECK))
             elif not self._dispatcher.help():
                 fs_wait(&self._lock, &self._done, seen, min(deadline, now + FS_HELP))
 
@@ -902,10 +911,10 @@ cdef class Queue(Sink):
             elif self._linger_until:
                 call = self._dispatcher.expedite(&self._strand)
         fs_release(&self._lock)
-        if first:
-            self._dispatcher.closed_one()
         if call != NULL:
             self._dispatcher.answer(call)
+        if first:
+            self._dispatcher.closed_one()
         if not self.wait(0, True, deadline):
             if self._runner == fs_self() or fs_self() in self._announcers:
                 return

@@ -147,7 +147,7 @@ cdef class RetryingSink(Wrapper):
         while self._current is not None and not self._closed:
             seen = self._changed.count
             fs_release(&self._lock)
-            fs_wait(&self._lock, &self._changed, seen, FS_FOREVER)
+            fs_wait(&self._lock, &self._changed, seen, fs_now() + FS_FOREVER)
             fs_acquire(&self._lock)
         if self._closed:
             fs_release(&self._lock)

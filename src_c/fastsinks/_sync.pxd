@@ -23,7 +23,9 @@ cdef extern from "sync.h":
         pass
 
     const double FS_FOREVER
+    const double FS_NEVER
     const double FS_HELP
+    const double FS_RECHECK
     unsigned long fs_forker
     unsigned long fs_generation
 

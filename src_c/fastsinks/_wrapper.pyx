@@ -53,7 +53,7 @@ cdef class Wrapper(Sink):
                 fs_release(&self._lock)
                 return
             fs_release(&self._lock)
-            if _worker.is_one():  # whose queue the one that closes may be waiting for
+            if _worker.here.runs_queues:  # whose queue the one that closes may be waiting for
                 return
             if fs_now() >= deadline:
                 raise CloseTimeoutError(f"{type(self).__name__} is still being closed")

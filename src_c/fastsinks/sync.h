@@ -24,6 +24,7 @@
 
 #include <Python.h>
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <time.h>
@@ -37,8 +38,13 @@
 /* How long who waits for a queue goes without a look whether to help, while workers may be
  * missing, in seconds. */
 #define FS_HELP 0.02
+/* How long who waits for a queue goes without a look whether its dispatcher has been closed,
+ * which wakes nobody at its queues, in seconds. */
+#define FS_RECHECK 0.5
 /* Longer waits are as good as for ever; a timespec holds it on every platform. */
 #define FS_FOREVER (86400.0 * 365)
+/* A time of fs_now() that never comes; nothing waits until then. */
+#define FS_NEVER ((double)INFINITY)
 
 /* Each extension module has its own copy, and registers its own handler in fs_init;
  * an object compares only within its module. */
@@ -324,7 +330,9 @@ static inline int fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double u
     }
     pthread_mutex_lock(&lock->mutex);
     if (!spot->standing) { /* called after all: take the call, or the next wait would */
+        pthread_mutex_unlock(&lock->mutex); /* who is to call may want it first */
         PyThread_acquire_lock(spot->lock, WAIT_LOCK);
+        pthread_mutex_lock(&lock->mutex);
         return 1;
     }
     spot->standing = 0;
