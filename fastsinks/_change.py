@@ -78,4 +78,7 @@ class Change:
                 if left <= 0:
                     return False
                 sleeper = self.sleeper()
+            if self._lock._is_owned():
+                # The handler of a signal that struck under the lock: nobody could ever notify it.
+                raise RuntimeError("a signal's handler would wait for its own thread")
             self.sleep(sleeper, left)

@@ -1245,7 +1245,7 @@ class Queue(Sink, _Locked):
                 if wait is not None:
                     return wait
             elif self._write_many is not None:
-                self._write_many(block)
+                self._write_many(block[:])  # a copy: the destination may change it
             else:
                 self._dst.write(block[0])
         except BaseException as error:
@@ -1341,7 +1341,7 @@ class Queue(Sink, _Locked):
 
     def _give_up(self) -> None:
         """The deadline has passed. Of several closers the first says what is left."""
-        told: list[CloseTimeoutError] = []
+        told: list[CloseTimeoutError | None] = []
         # On a thread that no signal interrupts, so that all is accounted for.
         start, args = _starter(self._abandon, told)
         alone = False
@@ -1359,7 +1359,9 @@ class Queue(Sink, _Locked):
             self._abandon(told)
         if first:
             self._change.until(lambda: bool(told))
-            raise told[0]
+            if told[0] is not None:
+                raise told[0]
+            return
         self._wait(lambda: self._finished, monotonic() + 2 * CLOSE_GRACE)
 
     def _close_dst(self) -> None:
@@ -1377,7 +1379,7 @@ class Queue(Sink, _Locked):
             self._finished = True
             self._change.notify_all()
 
-    def _abandon(self, told: list[CloseTimeoutError]) -> None:
+    def _abandon(self, told: list[CloseTimeoutError | None]) -> None:
         """Close ``dst`` at once and give back what is left."""
         with self._lock:
             self._abandoned = True  # not before: who works on would not back off any more
@@ -1406,7 +1408,7 @@ class Queue(Sink, _Locked):
             self._dropped += len(left)
             self._block, self._attempt, self._left = [], None, []
             self._since.clear()
-            self._finished = True
+            late, self._finished = not self._finished, True
             self._change.notify_all()
         try:
             if left:
@@ -1416,10 +1418,11 @@ class Queue(Sink, _Locked):
             with self._lock:
                 if isinstance(self._close_error, CloseTimeoutError):
                     # What dst had accepted came first.
-                    left = self._close_error.undelivered + left
+                    left, late = self._close_error.undelivered + left, True
                 self._close_error = None
                 text = f"{self.name}: {len(left)} events were not delivered"
-                told.append(CloseTimeoutError(text, left))
+                # Nothing was left, and dst closed in no time: that is no news.
+                told.append(CloseTimeoutError(text, left) if left or late else None)
                 self._change.notify_all()
 
 
@@ -1536,11 +1539,10 @@ class ExponentialBackoff(_Bounded):
 class _Attempt:
     """How far one block has got: guarded by its sink's turn."""
 
-    __slots__ = ("done", "driver", "events", "failures", "not_before", "since", "taken", "waited")
-
     def __init__(self, events: list[Any], driver: Queue | None = None) -> None:
         self.events = events
         self.driver = driver  # the queue that drives it; None for a thread that waits
+        self.thread = None if driver else get_ident()  # ... which is this one
         self.done = 0  # events that are finished, from the front
         self.taken = False  # by a closer that could not wait, which has accounted for the rest
         self.waited = False  # the wait that the strategy asked for is over
@@ -1648,7 +1650,8 @@ class RetryingSink(_Wrapper):
         if self._closed:
             raise SinkClosedError
         if self._current is not None:
-            return False
+            # A signal's handler may write during the back-off of its own thread: nested, too.
+            return self._current.thread == get_ident()
         self._current = attempt
         return True
 
@@ -1690,7 +1693,7 @@ class RetryingSink(_Wrapper):
                 _user.notify(self._listeners, "active", event)
             try:
                 if len(piece) > 1:
-                    self._write_many(piece)
+                    self._write_many(piece[:])  # a copy: the destination may change it
                 else:
                     self._dst.write(first)
             except SinkClosedError:

@@ -272,6 +272,23 @@ class BlockRecorder(Recorder):
         self._take(list(events))
 
 
+class Mutilator(BlockRecorder):
+    """Keeps a block, and then does to the list that it got what `how` says."""
+
+    def __init__(self, how: Callable[[list[Any]], object], hook: Hook | None = None) -> None:
+        super().__init__(hook)
+        self._how = how
+
+    def write_many(self, events: Sequence[Any]) -> None:
+        try:
+            super().write_many(events)
+        finally:
+            self._how(events)  # type: ignore[arg-type]
+
+
+MUTILATIONS = [list.clear, list.pop, list.reverse, lambda block: block.append("more")]
+
+
 class TimedRecorder(Recorder):
     """A recorder whose `close` takes a timeout; `timeouts` lists what it was given."""
 

@@ -13,9 +13,11 @@ from support import (
     DROPPING,
     LONG,
     MOMENT,
+    MUTILATIONS,
     BlockRecorder,
     Counting,
     Fails,
+    Mutilator,
     Recorder,
     Task,
     ledger,
@@ -122,6 +124,15 @@ class TestDelivery:
 
 
 class TestBlocks:
+    @pytest.mark.parametrize("how", MUTILATIONS)
+    def test_a_destination_may_change_the_list(self, how):
+        dst = Mutilator(how)
+        with Queue(dst, batch_size=7) as queue:
+            queue.write_many(range(20))
+            assert queue.flush(DEADLINE)
+            assert ledger(queue) == (20, 20, 0, 0)
+        assert dst.events == list(range(20))
+
     def test_blocks_of_several_writers_stay_contiguous(self):
         dst = Recorder()
         with Queue(dst) as queue:

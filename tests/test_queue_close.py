@@ -159,6 +159,16 @@ class TestDraining:
 
 
 class TestDeadline:
+    @pytest.mark.parametrize("events", [0, 3])
+    def test_none_is_needed_where_nothing_is_left(self, events):
+        dst = Recorder()
+        queue = Queue(dst)
+        queue.write_many(range(events))
+        assert queue.flush(DEADLINE)
+        queue.close(0)
+        assert dst.closes == 1
+        assert ledger(queue) == (events, events, 0, 0)
+
     def test_what_is_left_is_listed_in_order(self, gate):
         dst, dead = Recorder(gate), Recorder()
         queue = Queue(dst, dead_letter=dead)

@@ -5,8 +5,10 @@ import itertools
 import pytest
 from support import (
     DEADLINE,
+    MUTILATIONS,
     BlockRecorder,
     Fails,
+    Mutilator,
     Recorder,
     RefusedError,
     Script,
@@ -39,6 +41,14 @@ class TestBlocks:
             sink.write_many(range(16))
             assert (sink.retries, sink.dropped) == (16 + 8 + 4, 0)
         assert [len(block) for block in dst.attempts] == [16, 8, 4, 2, 4, 8, 2]
+        assert dst.events == list(range(16))
+
+    @pytest.mark.parametrize("times", [0, 2])
+    @pytest.mark.parametrize("how", MUTILATIONS)
+    def test_a_destination_may_change_the_list(self, how, times):
+        dst = Mutilator(how, Fails(times=times))
+        with RetryingSink(dst, Script()) as sink:
+            sink.write_many(range(16))
         assert dst.events == list(range(16))
 
     def test_the_size_is_remembered(self):

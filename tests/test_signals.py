@@ -396,6 +396,30 @@ class TestOthers:
         gate.open()
         queue.close()
 
+    def test_a_handler_may_write_to_the_sink_whose_back_off_it_interrupts(self):
+        dst, strategy = Recorder(Fails(times=1)), Waits()
+        sink = RetryingSink(dst, strategy)
+
+        def handler(number, frame):
+            strategy.failures = 0  # or it would have to wait for an hour, too
+            sink.write("from the handler")
+            sink.close()
+
+        def press():
+            assert strategy.failed.wait(DEADLINE)
+            parked(threading.main_thread())
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            presser = Task(press)
+            with pytest.raises(SinkClosedError):
+                sink.write("backs off")
+            presser.result()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert dst.events == ["from the handler"]
+
     def test_a_handler_may_use_what_it_interrupts(self):
         """It runs between two steps of a write, on the same thread: a lock held would deadlock."""
         events = []

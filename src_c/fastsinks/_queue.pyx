@@ -971,6 +971,7 @@ cdef class Queue(Sink):
         cdef double grace = now + GRACE
         cdef unsigned int seen
         cdef bint mine
+        cdef bint late
         interrupt = None
         acquire(self)
         mine = not self._dst_closing
@@ -1020,6 +1021,7 @@ cdef class Queue(Sink):
         acquire(self)
         self._delivered += done
         self._dropped += len(left)
+        late = not self._finished
         self._finished = True
         fs_notify(&self._lock, &self._done)
         fs_release(&self._lock)
@@ -1030,6 +1032,9 @@ cdef class Queue(Sink):
             raise interrupt
         if isinstance(error, CloseTimeoutError):
             left = error.undelivered + left  # what dst had accepted, and not delivered, came first
+            late = True
+        if not left and not late:
+            return 0  # and dst closed in no time: that is no news
         raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
 
     cdef list take_waiting(self):

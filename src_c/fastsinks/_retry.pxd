@@ -14,6 +14,7 @@ cdef class Attempt:
     cdef double not_before  # what a receiver's retry_after asks for; 0 if nothing
     cdef list failures  # by event, once there are any
     cdef list since  # each event's first failure
+    cdef unsigned long thread  # set once: that writes by itself, and sits its back-offs out; or 0
     cdef object driver  # set once: the queue that drives it by steps; None for a blocked thread
     cdef Dispatcher dispatcher  # set once: the driver's, like its strand
     cdef Strand *strand

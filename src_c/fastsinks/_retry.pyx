@@ -105,6 +105,7 @@ cdef class RetryingSink(Wrapper):
         cdef double wait
         cdef double deadline
         cdef unsigned int seen
+        attempt.thread = fs_self()
         if self._closed:
             raise SinkClosedError
         if not events:
@@ -145,6 +146,9 @@ cdef class RetryingSink(Wrapper):
             return 0  # nested: the sink or the dead letter wrote to us, and would wait for itself
         fs_acquire(&self._lock)
         while self._current is not None and not self._closed:
+            if self._current.thread == fs_self():  # a signal's handler writes during the back-off
+                fs_release(&self._lock)
+                return 0
             seen = self._changed.count
             fs_release(&self._lock)
             fs_wait(&self._lock, &self._changed, seen, fs_now() + FS_FOREVER)
@@ -200,7 +204,7 @@ cdef class RetryingSink(Wrapper):
                     _user.notify(self._listeners, "active", event)
             try:
                 if len(piece) > 1:
-                    self._dst.write_many(piece)
+                    self._dst.write_many(piece[:])  # a copy: the destination may change it
                 else:
                     self._dst.write(piece[0])
             except SinkClosedError:
