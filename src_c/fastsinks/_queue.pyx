@@ -51,6 +51,7 @@ from ._sync cimport (
     FS_RECHECK,
     decref,
     fs_acquire,
+    fs_breathe,
     fs_init,
     fs_generation,
     fs_lock_init,
@@ -72,6 +73,7 @@ fs_init()
 # for its close() to end: that of an inner queue has a grace of its own.
 cdef double GRACE = 0.03
 cdef double CLOSE_GRACE = 0.06
+cdef Py_ssize_t BREATH = 1 << 16  # events dropped in one go, of a few nanoseconds each
 cdef double QUICK = 0.00002  # seconds between two looks at the clock that were too early
 cdef double MARKING = 0.001  # seconds between marks, where deliveries take less
 cdef double TURN = 0.0003  # seconds after which other queues have their turn
@@ -609,6 +611,8 @@ cdef class Queue(Sink):
         fs_release(&self._lock)
         for i in range(first, stop):
             decref(items[i])  # may run finalisers
+            if i - first > BREATH and (i - first) % BREATH == 0:
+                fs_breathe()  # a block of millions is one chunk
         if chunk != NULL:
             free_chunk(chunk)
         if self._troubled:
