@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ._backend import Broadcaster
@@ -35,13 +35,15 @@ class Feeder(threading.Thread):
     ) -> None:
         super().__init__(name="fastsinks-feeder", daemon=True)
         self.source = source
-        self.lines = 0  # read so far
-        self.events = 0  # handed over so far
+        self.lines = 0  # the last one read; none after it has been offered to an endpoint
+        self.events = 0  # of these lines, whoever took them
         self.malformed = 0
         self.error: str | None = None
         self.complete = False  # read to the end
-        self._bytes = 0
         self.finished = threading.Event()
+        self.settled = threading.Event()  # all that was read has been handed over
+        self._bytes = 0
+        self._latest: list[Any] = []  # the events handed over last
         self._file = file
         self._broadcaster = broadcaster
         self._display = display
@@ -59,6 +61,7 @@ class Feeder(threading.Thread):
             self.error = f"{self.source}: {type(error).__name__}: {error}"
         finally:
             self.finished.set()
+            self.settled.set()
 
     def stop(self) -> None:
         """Read no further; a write that waits for room ends when the endpoints are closed."""
@@ -69,30 +72,64 @@ class Feeder(threading.Thread):
         # Counted, not asked for: the other thread may be closing the file just now.
         return f"  {min(100, 100 * self._bytes // self._size)}%" if self._size else ""
 
+    def first_beyond(self, count: int) -> Any:
+        """The event after the first ``count`` of those read, if it is one of the latest."""
+        index = count - (self.events - len(self._latest))
+        return self._latest[index] if 0 <= index < len(self._latest) else None
+
+    def _groups(self) -> Iterator[list[bytes | None]]:
+        groups = split(self._file)
+        while True:
+            self.settled.set()
+            group = next(groups, None)
+            self.settled.clear()
+            if group is None:
+                return
+            yield group
+
     def _feed(self) -> bool:
-        for group in split(self._file):
+        """Hand over all there is; false if nobody takes any more."""
+        number = 0
+        for group in self._groups():
             block: list[Any] = []
             for line in group:
-                self.lines += 1
+                number += 1
                 self._bytes += MAX_LINE if line is None else len(line) + 1
                 try:
-                    block += parse(line, self.lines)
+                    block += parse(line, number)
                 except ValueError as error:
-                    self.malformed += 1
-                    self._display.message(f"fastsinks: {self.source}: line {self.lines}: {error}")
-                while len(block) >= BLOCK:
-                    if not self._hand_over(block[:BLOCK]):
+                    # After what is before it: who stops there has not read this line.
+                    if not self._hand_over(block, number - 1):
                         return False
-                    del block[:BLOCK]
-            if not self._hand_over(block):
+                    block = []
+                    self.lines = number
+                    self.malformed += 1
+                    self._display.message(f"fastsinks: {self.source}: line {number:,}: {error}")
+                if len(block) >= BLOCK:
+                    if not self._hand_over(block, number):
+                        return False
+                    block = []
+            if not self._hand_over(block, number):
                 return False
         return True
 
-    def _hand_over(self, block: list[Any]) -> bool:
+    def _hand_over(self, block: list[Any], line: int) -> bool:
+        """Offer the rest of the events up to ``line``; false if nobody takes any more.
+
+        If nobody took any of them, they count as not read.
+        """
         if self._stopping or not self._broadcaster.sinks:
             return False
-        self.events += len(block)
-        self._broadcaster.write_many(block)
+        before = self.lines, self.events, self._latest
+        self.lines, self.events = line, self.events + len(block)
+        self._latest = block or self._latest
+        for start in range(0, len(block), BLOCK):
+            self._broadcaster.write_many(block[start : start + BLOCK])
+            # An endpoint that was closed, even while this waited for room, is not there any more.
+            if not self._broadcaster.sinks:
+                if start == 0:
+                    self.lines, self.events, self._latest = before
+                return False
         return True
 
 
@@ -131,12 +168,12 @@ class Sending:
             feeder.stop()
         self._display.clear()
         close_all(self.routes, LAST_CHANCE)
-        feeder.finished.wait(TICK)  # unless it is stuck in a read
+        feeder.settled.wait(LAST_CHANCE)  # at once: who waited for room knows that there is none
         if interrupted:
             self._say(f"interrupted at line {feeder.lines:,} of {feeder.source}")
         if feeder.error:
             self._say(feeder.error)
-        elif not feeder.complete:
+        if not feeder.complete:
             self._say(f"{feeder.source} was not read beyond line {feeder.lines:,}")
         if feeder.malformed:
             self._say(f"{feeder.source}: {feeder.malformed:,} malformed lines were not sent")
@@ -176,12 +213,16 @@ class Sending:
             route.endpoint.flush(max(0.0, deadline - time.monotonic()))
 
     def _report(self, route: Route) -> bool:
-        missing = self.feeder.events - route.look().delivered
+        feeder, row = self.feeder, route.look()
+        missing = feeder.events - row.delivered
         if not missing:
             return True
-        text = f"not delivered to {route.name}: {missing:,} of {self.feeder.events:,} events"
-        if route.lost.count:
-            text += f", the first is {_name(route.lost.first)}"
+        text = f"not delivered to {route.name}: {missing:,} of {feeder.events:,} events"
+        first = route.lost.first if route.lost.count else feeder.first_beyond(row.accepted)
+        if first is not None:
+            text += f", the first is {_name(first)}"
+        if row.accepted < feeder.events:
+            text += f"; {feeder.events - row.accepted:,} of them were never accepted"
         self._say(text)
         return False
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import pytest
 from receiver import Receiver, answer, hang_up, stall
-from support import DEADLINE, LONG, eventually, python_environment
+from support import DEADLINE, LONG, BlockRecorder, eventually, python_environment
 
 import fastsinks
 from fastsinks import _lines
 from fastsinks._display import Display, bar, ledger, printable
 from fastsinks._lines import parse, split
 from fastsinks._route import Row
+from fastsinks._send import Feeder
 
 DATA = Path(fastsinks.__file__).parent / "data" / "registry-events.ndjson"
 
@@ -82,6 +83,12 @@ def account(output: str, receiver: Receiver | str) -> dict[str, int]:
     return {
         name: int(cell.replace(",", "")) for name, cell in zip(columns[1:], cells[1:], strict=True)
     }
+
+
+def numbers(pattern: str, output: str) -> list[tuple[int, ...]]:
+    """The numbers in the place of each ``(#)``, for each time that it was said."""
+    found = re.finditer(pattern.replace("#", r"\d[\d,]*"), output)
+    return [tuple(int(text.replace(",", "")) for text in match.groups()) for match in found]
 
 
 @pytest.fixture
@@ -240,9 +247,13 @@ def test_memory_is_bounded_and_what_was_not_read_is_said(away: str, tmp_path: Pa
     events = write_lines(tmp_path / "many.ndjson", *numbered(20_000))
     done = run("send", events, "--to", away, "--give-up-after", "0.5")
     assert done.returncode == 1
-    assert 4_500 <= account(done.stdout, away)["accepted"] <= 5_000
-    (line,) = re.findall(r"many.ndjson was not read beyond line ([\d,]+)", done.stderr)
-    assert int(line.replace(",", "")) < 20_000
+    accepted = account(done.stdout, away)["accepted"]
+    assert 4_500 <= accepted <= 5_000
+    assert numbers(r"many.ndjson was not read beyond line (#)", done.stderr) == [(accepted,)]
+    missing = numbers(
+        rf"not delivered to {away}: (#) of (#) events, the first is line 1,", done.stderr
+    )
+    assert missing == [(accepted, accepted)]
 
 
 def test_an_event_that_is_always_refused_is_dropped(ten: Path) -> None:
@@ -304,6 +315,101 @@ def communicate_keeping_stdin(process: subprocess.Popen[bytes]) -> tuple[bytes, 
     finally:
         assert stdin is not None
         stdin.close()
+
+
+def mixed(count: int) -> list[tuple[bytes, list[str]]]:
+    """Lines of all kinds, each with the ids of its events."""
+    lines = []
+    for number in range(1, count + 1):
+        if number % 700 == 0:
+            lines.append((b'{"cut\n', []))
+            continue
+        few = 0 if number % 11 == 0 else 3 if number % 500 == 1 else 1
+        events = [{"id": f"{number}.{i}"} for i in range(few)]
+        line = events[0] if few == 1 else {"events": events} if few else None
+        text = json.dumps(line).encode() if line else b""
+        lines.append((text + b"\n", [event["id"] for event in events]))
+    return lines
+
+
+@pytest.mark.parametrize("source", ["file", "pipe"])
+@pytest.mark.parametrize("first", ["good", "stalled"])
+def test_an_interrupted_run_can_be_resumed(first: str, source: str, tmp_path: Path) -> None:
+    """What its report says and what the receivers got are the whole, with the rest of the file."""
+    lines = mixed(16_000)
+    path = tmp_path / "mixed.ndjson"
+    path.write_bytes(b"".join(text for text, _ in lines))
+    with Receiver() as good, Receiver(default=stall()) as stalled, path.open("rb") as file:
+        urls = [good.url(), stalled.url()]
+        to = [word for url in (urls if first == "good" else urls[::-1]) for word in ("--to", url)]
+        with started(
+            *("send", path if source == "file" else "-", *to),
+            *("--timeout", LONG, "--give-up-after", "inf"),
+            stdin=file,
+        ) as process:
+            eventually(lambda: len(ids(good)) >= 4_500)
+            process.send_signal(signal.SIGINT)
+            out, err = (text.decode() for text in process.communicate(timeout=DEADLINE))
+        assert process.returncode == 1
+        name = "mixed.ndjson" if source == "file" else "standard input"
+        ((end,),) = numbers(rf"interrupted at line (#) of {name}", err)
+        assert numbers(rf"{name} was not read beyond line (#)", err) == [(end,)]
+        read = [ident for _, idents in lines[:end] for ident in idents]
+
+        got = ids(good)
+        books = {url: account(out, url) for url in urls}
+        for url in urls:
+            delivered, accepted = books[url]["delivered"], books[url]["accepted"]
+            missing = len(read) - delivered
+            text = rf"not delivered to {url}: (#) of (#) events, the first is line (#), id '{{}}'"
+            expected = (
+                [] if not missing else [(missing, len(read), int(read[delivered].split(".")[0]))]
+            )
+            assert numbers(text.format(read[delivered] if missing else ""), err) == expected
+            never = [] if accepted == len(read) else [(len(read) - accepted,)]
+            assert (
+                numbers(rf"not delivered to {url}: .*; (#) of them were never accepted", err)
+                == never
+            )
+        # A request that was under way at the end may have arrived.
+        assert books[urls[0]]["delivered"] <= len(got) <= books[urls[0]]["delivered"] + 100
+        assert books[urls[1]]["delivered"] == 0
+        assert max(book["accepted"] for book in books.values()) == len(read)
+        assert got == read[: len(got)]
+        malformed = numbers(rf"{name}: line (#): ", err)
+        assert malformed == [(number,) for number in range(700, end + 1, 700)]
+        assert numbers(rf"{name}: (#) malformed lines were not sent", err) == [(len(malformed),)]
+
+        rest = b"".join(text for text, _ in lines[end:])
+        assert run("send", "-", "--to", good.url(), stdin=rest).returncode == 1  # malformed ones
+        assert ids(good)[len(got) :] == [ident for _, idents in lines[end:] for ident in idents]
+
+
+@pytest.mark.parametrize(
+    ("taken", "line", "events", "malformed"),
+    [(0, 0, 0, 0), (1, 301, 1_500, 0), (3, 302, 1_500, 1), (4, 303, 1_501, 1)],
+)
+def test_what_nobody_took_was_not_read(
+    taken: int, line: int, events: int, malformed: int, tmp_path: Path
+) -> None:
+    """A line of whose events some were taken counts as a whole."""
+
+    def close(block: list[Any]) -> None:
+        if len(recorder.blocks) == taken:
+            raise fastsinks.SinkClosedError
+
+    recorder = BlockRecorder(close)
+    path = write_lines(tmp_path / "f", *numbered(300), {"events": numbered(1_200)})
+    path.write_text(path.read_text() + '{"cut\n{"id":"last"}\n')
+    display = Display(io.StringIO())
+    feeder = Feeder("f", io.FileIO(path), fastsinks.Broadcaster(recorder), display)
+    feeder.run()
+    assert feeder.error is None
+    assert feeder.complete == (taken == 4)
+    assert (feeder.lines, feeder.events, feeder.malformed) == (line, events, malformed)
+    if taken == 1:
+        assert feeder.first_beyond(500) == {"id": "e200"}
+    assert feeder.first_beyond(events) is None
 
 
 # -------------------------------------------------------------------------- bad usage
