@@ -67,7 +67,7 @@ class Display:
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream: TextIO | None = stream if stream is not None else sys.stderr
         self._lock = threading.RLock()
         self._shown = 0  # lines on the screen that belong to us
         self.live = not quiet and _is_terminal(self._stream)
@@ -111,6 +111,8 @@ class Display:
         return f"\r\x1b[{self._shown}A" if self._shown else ""
 
     def _write(self, text: str) -> None:
+        if self._stream is None:  # the process was started without it
+            return
         try:
             self._stream.write(text)
             self._stream.flush()
@@ -118,9 +120,11 @@ class Display:
             self.live = False
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def _is_terminal(stream: TextIO | None) -> bool:
+    if stream is None or os.environ.get("TERM") in ("dumb", "unknown"):
+        return False
     try:
-        return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        return stream.isatty()
     except ValueError:  # closed
         return False
 

@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # the process was started with one
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has had enough
         _discard_stdout()
     return status

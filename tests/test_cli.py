@@ -475,6 +475,20 @@ def test_a_reader_of_the_output_that_went_away(receiver: Receiver, ten: Path) ->
     assert err == b""
 
 
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
+def test_started_without_standard_streams(
+    closed: Sequence[int], receiver: Receiver, ten: Path
+) -> None:
+    shut = " ".join(f"{number}>&-" for number in closed)
+    words = ["sh", "-c", f'exec "$@" {shut}', "sh", *command("send", ten, "--to", receiver.url())]
+    done = subprocess.run(
+        words, env=python_environment(), capture_output=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bool(done.stdout) == (1 not in closed)
+    assert ids(receiver) == [f"e{i}" for i in range(10)]
+
+
 # -------------------------------------------------------------------------- the display
 
 
@@ -494,8 +508,13 @@ def on_terminal(*arguments: str | Path, **env: str) -> tuple[str, str]:
     return out.decode(), shown.decode()
 
 
-def test_progress_on_a_terminal(ten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
+@pytest.mark.parametrize("term", ["xterm", None])
+def test_progress_on_a_terminal(
+    term: str | None, ten: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TERM", raising=False)
+    if term is not None:
+        monkeypatch.setenv("TERM", term)
     with Receiver(answer(503), answer(503), answer(503)) as receiver:
         out, shown = on_terminal("send", ten, "--to", receiver.url())
         assert account(out, receiver)["delivered"] == 10
@@ -507,10 +526,11 @@ def test_progress_on_a_terminal(ten: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert shown.endswith("\x1b[J")  # nothing of it is left
 
 
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
 def test_no_progress_on_a_dumb_terminal(
-    receiver: Receiver, ten: Path, monkeypatch: pytest.MonkeyPatch
+    term: str, receiver: Receiver, ten: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", term)
     out, shown = on_terminal("send", ten, "--to", receiver.url())
     assert account(out, receiver)["delivered"] == 10
     assert shown == ""
