@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Send every event of FILE to every URL, in order, each at least once.\n"
         "FILE holds JSON, an event or a recorded envelope of events a line.",
         epilog="An endpoint that is away holds back the others once 5,000 events wait for it,\n"
-        "and is given up when nothing has reached it for --give-up-after seconds.\n\n"
+        "and is given up when none was delivered or dropped for --give-up-after seconds.\n\n"
         "exit status: 0 if everything was delivered, 1 if not, 2 for bad usage",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_seconds,
         default=15.0,
-        help="give up on an endpoint that took nothing for so long; "
+        help="give up on an endpoint when none of its events was delivered or dropped for so long; "
         "inf: never (default: %(default)g)",
     )
     send.add_argument("--quiet", action="store_true", help="no progress and no ledger")
