@@ -166,6 +166,7 @@ class Sending:
         except KeyboardInterrupt:
             interrupted = True
             feeder.stop()
+            feeder.settled.wait(TICK)  # so that all get what one got, unless there is no room
         self._display.clear()
         close_all(self.routes, LAST_CHANCE)
         feeder.settled.wait(LAST_CHANCE)  # at once: who waited for room knows that there is none

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,14 +20,23 @@ from typing import Any
 
 import pytest
 from receiver import Receiver, answer, hang_up, stall
-from support import DEADLINE, LONG, BlockRecorder, eventually, python_environment
+from support import (
+    DEADLINE,
+    LONG,
+    BlockRecorder,
+    Gate,
+    Task,
+    eventually,
+    parked,
+    python_environment,
+)
 
 import fastsinks
-from fastsinks import _lines
+from fastsinks import _lines, _route, _send
 from fastsinks._display import Display, bar, ledger, printable
 from fastsinks._lines import parse, split
-from fastsinks._route import Row
-from fastsinks._send import Feeder
+from fastsinks._route import Route, Row
+from fastsinks._send import Feeder, Sending
 
 DATA = Path(fastsinks.__file__).parent / "data" / "registry-events.ndjson"
 
@@ -411,6 +421,41 @@ def test_what_nobody_took_was_not_read(
     if taken == 1:
         assert feeder.first_beyond(500) == {"id": "e200"}
     assert feeder.first_beyond(events) is None
+
+
+def test_an_interrupted_block_reaches_all_who_have_room(
+    receiver: Receiver, ten: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+
+    class Halfway(fastsinks.Endpoint):
+        def write_many(self, events: Any) -> None:
+            super().write_many(events)
+            gate()
+
+    class Pressed(Display):
+        def draw(self, lines: Sequence[str]) -> None:
+            gate.wait_entered()
+            raise KeyboardInterrupt
+
+    def open_once_waited_for() -> None:
+        parked(threading.main_thread())
+        gate.open()
+
+    def stop(feeder: Feeder) -> None:
+        monkeypatch.setattr(_send, "TICK", DEADLINE)
+        Task(open_once_waited_for)
+
+    monkeypatch.setattr(Feeder, "stop", stop)
+    with Receiver() as other:
+        last = Route("last", other.url())
+        monkeypatch.setattr(_route, "Endpoint", Halfway)
+        routes = [Route("first", receiver.url()), last]
+        errors = io.StringIO()
+        file = io.FileIO(ten)
+        assert not Sending("ten", file, routes, Pressed(errors), give_up_after=LONG).run()
+        assert ids(receiver) == ids(other) == [f"e{i}" for i in range(10)]
+    assert "not delivered" not in errors.getvalue()
 
 
 # -------------------------------------------------------------------------- bad usage
