@@ -92,8 +92,8 @@ def _enveloped(value: Any) -> list[Any] | None:
     if not isinstance(value, dict) or value.keys() != {"events"}:
         return None
     events = value["events"]
-    if events is None:  # no event either: what was lost here cannot be known
-        raise ValueError("the envelope has no list of events")
+    if events is None:  # an empty list, as Go writes it
+        return []
     return events if isinstance(events, list) else None
 
 
