@@ -13,28 +13,43 @@ logger = logging.getLogger("fastsinks")
 logger.addHandler(logging.NullHandler())
 
 
+# What these three look at is the user's: it may raise, and then the name of a type must do.
+
+
 def describe(event: Any) -> str:
     """Name an event by its type and, where it has one, its id; never by its contents."""
     kind = type(event).__name__
     try:
         ident = event.get("id") if isinstance(event, dict) else getattr(event, "id", None)
-    except Exception:  # an event's own property raised: its type must do
-        return kind
-    if isinstance(ident, (str, int)) and not isinstance(ident, bool):
-        return f"{kind} {str(ident)[:80]!r}"
+        if isinstance(ident, (str, int)) and not isinstance(ident, bool):
+            return f"{kind} {str(ident)[:80]!r}"  # of too many digits, str() makes no string
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
     return kind
 
 
 def describe_error(error: BaseException) -> str:
     """Name an exception for the log. Its text may quote the event, so only ours is shown."""
     kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, SinkError) else kind
+    try:
+        return f"{kind}: {error}" if isinstance(error, SinkError) else kind
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
+    return kind
 
 
 def describe_sink(sink: Any) -> str:
     """Name a destination: as it calls itself in logs, or by its type."""
-    label = getattr(sink, "log_label", None)
-    return label[:100] if isinstance(label, str) else type(sink).__name__
+    try:
+        label = getattr(sink, "log_label", None)
+        if isinstance(label, str):
+            return label[:100]
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
+    return type(sink).__name__
 
 
 def info(message: str, *args: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -83,6 +84,24 @@ def make_gate(no_leftover_threads: None) -> Iterator[Callable[[], Gate]]:
     yield make
     for gate in gates:
         gate.open()
+
+
+@pytest.fixture
+def on_log() -> Iterator[Callable[[Callable[[logging.LogRecord], object]], None]]:
+    """Has a function called with each record of the library's, as a handler of the user's."""
+    installed: list[logging.Handler] = []
+
+    def add(function: Callable[[logging.LogRecord], object]) -> None:
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                function(record)
+
+        installed.append(Handler())
+        logging.getLogger("fastsinks").addHandler(installed[-1])
+
+    yield add
+    for handler in installed:
+        logging.getLogger("fastsinks").removeHandler(handler)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ can be seen is a number.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,12 @@ class Task(threading.Thread):
         return self._value
 
 
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, for its first call; nothing for those that follow."""
+    calls = itertools.count()
+    return lambda *args: None if next(calls) else function(*args)
+
+
 def together(*functions: Callable[[], Any]) -> list[Any]:
     """Call all functions at the same moment, each on its own thread; their results."""
     barrier = threading.Barrier(len(functions))
@@ -206,6 +214,29 @@ class Fails:
             return
         self.raised += 1
         raise self._error()
+
+
+class Odd(str):
+    """A string that makes no other."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __format__ = __str__  # type: ignore[assignment]
+
+
+class Mute(fastsinks.DeliveryError):
+    """One of our exceptions, with no text."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+#: Events whose ids cannot be shown: an int of too many digits for str(), and a string.
+UNNAMEABLE: list[Any] = [{"id": 10**5000}, types.SimpleNamespace(id=Odd("one"))]
 
 
 class Recorder:

@@ -5,7 +5,17 @@ import logging
 import threading
 
 import pytest
-from support import DEADLINE, Fails, Recorder, Task, Waits, ledger, run_clean
+from support import (
+    DEADLINE,
+    UNNAMEABLE,
+    Fails,
+    Mute,
+    Recorder,
+    Task,
+    Waits,
+    ledger,
+    run_clean,
+)
 
 from fastsinks import Breaker, Broadcaster, CloseTimeoutError, Queue, RetryingSink, SinkClosedError
 
@@ -117,6 +127,58 @@ class TestContents:
         assert SECRET not in caplog.text
 
 
+class TestWhatCannotBeNamed:
+    """Then the name of its type must do: that a name raises costs no event."""
+
+    @pytest.mark.parametrize("event", UNNAMEABLE, ids=["huge", "odd"])
+    def test_an_event_that_is_tried_again(self, caplog, event):
+        dst, dead = Recorder(Fails(times=1)), Recorder()
+        with Queue(RetryingSink(dst, Breaker(9, 0.0)), dead_letter=dead) as queue:
+            queue.write(event)
+            assert queue.flush(DEADLINE)
+            assert ledger(queue) == (1, 1, 0, 0)
+        assert dst.events == [event]
+        assert dead.events == []
+        assert "(OSError)" in caplog.text
+
+    @pytest.mark.parametrize("event", UNNAMEABLE, ids=["huge", "odd"])
+    def test_an_event_that_is_lost(self, caplog, event):
+        dst, dead = Recorder(Fails(times=1)), Recorder()
+        with Queue(dst, name="the queue", dead_letter=dead) as queue:
+            queue.write_many([event, "next"])
+            assert queue.flush(DEADLINE)
+        assert dst.events == ["next"]
+        assert dead.events == [event]
+        kind = type(event).__name__
+        assert f"the queue: dropped an event: {kind} (OSError)" in caplog.messages
+
+    def test_an_error(self, caplog):
+        dst = Recorder(Fails(Mute))
+        with Queue(dst, name="the queue") as queue:
+            queue.write("one")
+        assert "the queue: dropped an event: str (Mute)" in caplog.messages
+
+    def test_a_destination(self, caplog):
+        class Nameless(Recorder):
+            @property
+            def log_label(self):
+                raise ZeroDivisionError
+
+        RetryingSink(Nameless(Fails(times=1)), Breaker(9, 0.0)).write("one")
+        assert "Nameless: an attempt failed, retrying: str (OSError)" in caplog.messages
+
+    def test_an_interrupt_is_none_of_this(self):
+        """Ctrl-C as the id is asked for."""
+
+        class Struck:
+            @property
+            def id(self):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            RetryingSink(Recorder(Fails(times=1)), Breaker(9, 0.0)).write(Struck())
+
+
 class TestBursts:
     def test_one_line_when_it_begins_and_one_when_it_is_over(self, caplog):
         broken = threading.Event()
@@ -181,28 +243,11 @@ class TestBursts:
 class TestHandlers:
     """Handlers are the user's code: they may raise, and may use what they log about."""
 
-    @pytest.fixture
-    def install(self):
-        log = logging.getLogger("fastsinks")
-        installed = []
-
-        def add(emit):
-            class Handler(logging.Handler):
-                def emit(self, record):
-                    emit(record)
-
-            installed.append(Handler())
-            log.addHandler(installed[-1])
-
-        yield add
-        for handler in installed:
-            log.removeHandler(handler)
-
-    def test_one_that_raises(self, install):
+    def test_one_that_raises(self, on_log):
         def emit(record):
             raise ZeroDivisionError
 
-        install(emit)
+        on_log(emit)
         dst, dead = Recorder(Fails(only=lambda event: event == 1)), Recorder()
         with Queue(dst, dead_letter=dead) as queue:
             queue.write_many(range(4))
@@ -211,7 +256,7 @@ class TestHandlers:
         assert dst.events == [0, 2, 3]
         assert dead.events == [1]
 
-    def test_one_that_writes_to_the_queue(self, install):
+    def test_one_that_writes_to_the_queue(self, on_log):
         lines = []
 
         def emit(record):
@@ -220,14 +265,14 @@ class TestHandlers:
                 queue.write("from the handler")
                 ledger(queue)
 
-        install(emit)
+        on_log(emit)
         dst = Recorder(Fails(only=lambda event: event == "bad"))
         queue = Queue(dst)
         queue.write("bad")
         assert dst.wait(1) == ["from the handler"]
         Task(queue.close).result()
 
-    def test_one_that_writes_to_the_broadcaster(self, install):
+    def test_one_that_writes_to_the_broadcaster(self, on_log):
         lines = []
 
         def emit(record):
@@ -235,15 +280,15 @@ class TestHandlers:
                 lines.append(record)
                 sink.write("from the handler")
 
-        install(emit)
+        on_log(emit)
         dst = Recorder()
         sink = Broadcaster(Recorder(Fails(only=lambda event: event == "bad")), dst)
         Task(sink.write, "bad").result()
         Task(sink.close).result()
         assert dst.events == ["bad", "from the handler"]
 
-    def test_one_that_closes_the_retrying_sink(self, install):
-        install(lambda record: sink.close())
+    def test_one_that_closes_the_retrying_sink(self, on_log):
+        on_log(lambda record: sink.close())
         sink = RetryingSink(Recorder(Fails(times=1)), Breaker(1, 0.0))
         writer = Task(sink.write, "one")
         with contextlib.suppress(SinkClosedError):
