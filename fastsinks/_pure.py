@@ -531,6 +531,10 @@ class Channel(Sink, _Locked):
         self._watchers = []
         self._items.clear()  # they are for readers in the parent
 
+    @property
+    def buffer(self) -> int:
+        return self._buffer
+
     def __len__(self) -> int:
         _look_for_fork()
         return len(self._items) if self._buffer else 0
@@ -547,17 +551,18 @@ class Channel(Sink, _Locked):
             self._changed()
             return True
 
-        if self._buffer:
-            self._change.until(offer)
-            return
+        done = False
         try:
             self._change.until(offer)
-            self._change.until(lambda: item[1] or self._closed)
+            if not self._buffer:
+                self._change.until(lambda: item[1] or self._closed)
+            done = self._buffer > 0 or item[1]
         finally:
-            if not item[1]:  # closed or interrupted: the event was never committed
+            if not done:  # closed or interrupted: the event was never committed
                 with self._lock:
                     self._items = deque(kept for kept in self._items if kept is not item)
-        if not item[1]:
+                    self._change.notify_all()  # there is room for another
+        if not (self._buffer or item[1]):
             raise SinkClosedError
 
     def get(self, timeout: float | None = None) -> Any:

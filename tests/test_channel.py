@@ -18,6 +18,7 @@ from support import (
     Token,
     eventually,
     identical,
+    once,
     parked,
     together,
 )
@@ -96,7 +97,60 @@ class TestRendezvous:
             writer.result()
 
 
+class TestStruck:
+    """Ctrl-C as a write rings the bell of a loop that listens: the event was not written."""
+
+    def strike(self):
+        raise KeyboardInterrupt
+
+    @pytest.mark.parametrize("buffer", [0, 1])
+    def test_the_event_is_not_taken(self, buffer):
+        channel = Channel(buffer)
+        channel._watch(self.strike)
+        with pytest.raises(KeyboardInterrupt):
+            channel.write("one")
+        assert len(channel) == 0
+        with pytest.raises(TimeoutError):
+            channel.get(timeout=0)
+
+    @pytest.mark.parametrize("buffer", [0, 1])
+    def test_it_goes_on(self, buffer):
+        channel = Channel(buffer)
+        channel._watch(once(self.strike))
+        with pytest.raises(KeyboardInterrupt):
+            channel.write("one")
+        writer = Task(channel.write, "two")
+        assert channel.get(timeout=DEADLINE) == "two"
+        writer.result()
+        assert len(channel) == 0
+        channel.close()
+        with pytest.raises(SinkClosedError):
+            channel.get()
+
+    def test_there_is_room_for_another(self):
+        """Who waited for it is told."""
+        channel = Channel(1)
+
+        def strike():
+            channel._unwatch(strike)
+            waiting.append(Task(channel.write, "two").blocked())
+            raise KeyboardInterrupt
+
+        waiting = []
+        channel._watch(strike)
+        with pytest.raises(KeyboardInterrupt):
+            channel.write("one")
+        waiting[0].result()
+        assert channel.get(timeout=0) == "two"
+
+
 class TestBuffer:
+    def test_its_size_can_be_asked_for(self):
+        assert Channel().buffer == 0
+        assert Channel(buffer=3).buffer == 3
+        with pytest.raises(AttributeError):
+            Channel(3).buffer = 4
+
     def test_write_waits_only_for_room(self):
         channel = Channel(buffer=2)
         channel.write("a")

@@ -74,6 +74,7 @@ cdef class Channel(Sink):
 
     cdef int write_c(self, object event) except -1:
         cdef Offer offer = Offer()
+        cdef bint rung = False
         cdef tuple watchers
         cdef unsigned int seen
         offer.event = event
@@ -91,12 +92,12 @@ cdef class Channel(Sink):
         fs_notify(&self._lock, &self._arrived)
         watchers = self._watchers
         fs_release(&self._lock)
-        if watchers:
-            ring(watchers)
-        if self.buffer:
+        if self.buffer and not watchers:
             return 0
         try:
-            while True:
+            ring(watchers)
+            rung = True
+            while not self.buffer:
                 acquire(self)
                 if offer.taken or self._closed:
                     fs_release(&self._lock)
@@ -105,8 +106,9 @@ cdef class Channel(Sink):
                 fs_release(&self._lock)
                 fs_wait(&self._lock, &self._taken, seen, fs_now() + FS_FOREVER)
         finally:
-            self.withdraw(offer)
-        if not offer.taken:
+            if not (rung and self.buffer):
+                self.withdraw(offer)
+        if not (offer.taken or self.buffer):
             raise SinkClosedError
         return 0
 
@@ -116,8 +118,9 @@ cdef class Channel(Sink):
         if not offer.taken:
             offer.withdrawn = True  # a reader will throw it away
             offer.event = None  # the caller has it
-            if not self._closed:
+            if self.buffer or not self._closed:
                 self._count -= 1
+                fs_notify(&self._lock, &self._taken)  # there is room for another
         fs_release(&self._lock)
         return 0
 
