@@ -325,8 +325,10 @@ class Broadcaster(Sink, _Locked):
         self._targets: tuple[_Target, ...] = ()
         self._turn: _Turn | None = None
         self._owner: int | None = None  # ident of the thread whose turn it is
-        self._finished = False
-        self._unclosed: list[Any] | None = None  # who closes: those whose close() has not ended
+        self._closing: _Turn | None = None  # the call that closes the sinks
+        self._closer: int | None = None  # ident of its thread
+        self._finished = False  # all sinks are closed
+        self._unclosed: list[Any] | None = None  # the closer's: whose close() has not ended
         self._dropped = 0
         self._trouble: dict[int, Burst] = {}
         _forkable.add(self)
@@ -337,6 +339,8 @@ class Broadcaster(Sink, _Locked):
         self._make_lock()
         if self._owner != get_ident():
             self._turn = self._owner = None
+        if self._closer != get_ident():
+            self._closing = self._closer = None
 
     @property
     def sinks(self) -> tuple[Any, ...]:
@@ -372,31 +376,55 @@ class Broadcaster(Sink, _Locked):
     def close(self, timeout: float | None = None) -> None:
         deadline = monotonic() + _check.timeout(timeout)
         with self._lock:
-            others = self._closed and self._turn is not None
+            others = self._closed and not (self._turn is None and self._closing is None)
             self._closed = True
             if self._turn is not None and self._owner == get_ident():
-                self._turn.todo.append(None)
+                if self._closer != self._owner:
+                    self._turn.todo.append(None)
                 return
             self._change.notify_all()
             if others and _worker.here.runs_queues:
                 return  # the queue that has called may be what the other thread waits for
         turn = _Turn(None)
         try:
-            mine = self._change.until(lambda: self._take(turn), deadline)
-            # Else a sink is stuck in a write, which closing it may end; or in close().
-            done = self._close_all(deadline if timeout is not None else FOREVER)
-            if not (mine or done):
-                raise CloseTimeoutError("the broadcaster is still being closed")
+            if not self._change.until(lambda: self._settled(turn), deadline):
+                # A sink is stuck in a write, which closing it may end; or in close().
+                self._start_to_close(turn)
+                if self._closing is not turn and not self._finished:
+                    raise CloseTimeoutError("the broadcaster is still being closed")
+            if self._closing is turn:
+                self._close_all(deadline if timeout is not None else FOREVER)
         finally:
+            if self._closing is turn:
+                self._closing = self._closer = None
             if self._turn is turn:
                 self._turn = self._owner = None
-                with self._lock:
-                    self._change.notify_all()
+            with self._lock:
+                self._change.notify_all()
+
+    def _settled(self, turn: _Turn) -> bool:
+        """Under the lock: whether close() has nothing to wait for, which may be its turn."""
+        me = get_ident()
+        if self._finished or self._closer == me:  # a sink's close() calls back
+            return True
+        if self._owner is not None or self._closing is not None:
+            return False
+        self._owner = self._closer = me
+        self._turn = self._closing = turn
+        return True
+
+    def _start_to_close(self, turn: _Turn) -> None:
+        """Unless another thread has done so."""
+        me = get_ident()
+        with self._lock:
+            if self._closing is None and not self._finished:
+                self._closer = me
+                self._closing = turn
 
     def _take(self, turn: _Turn) -> bool:
-        """Under the lock: take the turn if it is free. Only close() may, of what is closed."""
+        """Under the lock: take the turn if it is free."""
         me = get_ident()
-        if self._closed and turn.todo[0] is not None:
+        if self._closed:
             raise SinkClosedError
         if self._owner is not None:
             return False
@@ -418,15 +446,15 @@ class Broadcaster(Sink, _Locked):
                 try:
                     self._serve(turn)
                     break
-                except Exception:
-                    raise
                 except BaseException as error:  # Ctrl-C, between two sinks: they are all served
                     turn.fatal = error
         finally:
+            if self._closing is turn:
+                self._closing = self._closer = None
             if self._turn is turn:
                 self._turn = self._owner = None
-                with self._lock:
-                    self._change.notify_all()
+            with self._lock:
+                self._change.notify_all()
         if turn.fatal is not None:
             raise turn.fatal
 
@@ -436,7 +464,9 @@ class Broadcaster(Sink, _Locked):
             events = turn.todo[0]
             if events is None:
                 del turn.todo[0]
-                self._close_all(FOREVER)
+                self._start_to_close(turn)
+                if self._closing is turn:
+                    self._close_all(FOREVER)
                 continue
             if turn.targets is None:
                 turn.at = 0
@@ -460,25 +490,28 @@ class Broadcaster(Sink, _Locked):
                     self._refused(sink, events, error)
                 else:
                     turn.at += 1
-                    if self._trouble and id(sink) in self._trouble:
-                        self._trouble[id(sink)].over()
+                    trouble = self._trouble.get(id(sink)) if self._trouble else None
+                    if trouble is not None:  # else none, or removed meanwhile
+                        trouble.over()
             turn.targets = None
             del turn.todo[0]
 
     def _refused(self, sink: Any, events: tuple[Any, ...], error: BaseException) -> None:
         with self._lock:
             self._dropped += len(events)
-            trouble = self._trouble.setdefault(
-                id(sink), Loss(f"broadcaster: {describe_sink(sink)} refused an event")
-            )
-        trouble.happened(events[0], describe_error(error), len(events))
+        try:
+            trouble = self._trouble.get(id(sink))
+            if trouble is None:
+                trouble = Loss(f"broadcaster: {describe_sink(sink)} refused an event")
+                with self._lock:
+                    if any(known.sink is sink for known in self._targets):  # else removed by now
+                        self._trouble[id(sink)] = trouble
+            trouble.happened(events[0], describe_error(error), len(events))
+        except Exception:
+            pass  # no memory or no stack left to say so
 
-    def _close_all(self, deadline: float) -> bool:
-        """Close every sink; false if another thread has done so, or is about to."""
-        with self._lock:
-            if self._finished:
-                return False
-            self._finished = True
+    def _close_all(self, deadline: float) -> None:
+        """Close every sink. The caller has made itself the closer."""
         late: list[CloseTimeoutError] = []
         fatal: BaseException | None = None
         if self._unclosed is None:
@@ -487,21 +520,26 @@ class Broadcaster(Sink, _Locked):
         try:
             while at < len(self._unclosed):
                 sink = self._unclosed[at]
+                ended = False
                 try:
-                    left = FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
-                    _check.close(sink, left)
-                except CloseTimeoutError as error:
-                    late.append(error)
-                except Exception as error:
-                    _log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
-                except BaseException as error:  # Ctrl-C: close() may be called again
+                    try:
+                        left = FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
+                        _check.close(sink, left)
+                    except CloseTimeoutError as error:
+                        late.append(error)
+                    except Exception as error:
+                        ended = True
+                        kind = type(sink).__name__
+                        _log.error("%s.close() raised %s", kind, describe_error(error))
+                    ended = True
+                except BaseException as error:  # Ctrl-C: the others come first
                     fatal = error
-                    at += 1
-                    continue
-                del self._unclosed[at]
+                if ended:
+                    del self._unclosed[at]
+                else:
+                    at += 1  # close() may be called again
         finally:
-            if self._unclosed:
-                self._finished = False
+            self._finished = not self._unclosed
         if fatal is not None:
             raise fatal
         if late:
@@ -509,7 +547,6 @@ class Broadcaster(Sink, _Locked):
                 f"{len(late)} of {len(self._targets)} sinks did not close in time",
                 [event for error in late for event in error.undelivered],
             )
-        return True
 
 
 class Channel(Sink, _Locked):

@@ -121,7 +121,8 @@ cdef class Broadcaster(Sink):
             old = present(self)
             kept = tuple([known for known in old.targets if (<Destination>known).sink is not sink])
             if len(kept) == old.count or self.replace(old, Snapshot(kept)):
-                return
+                break
+        self._trouble.pop(id(sink), None)  # another sink may come to live at its address
 
     cdef bint replace(self, Snapshot old, Snapshot new) except -1:
         cdef bint done
@@ -155,60 +156,90 @@ cdef class Broadcaster(Sink):
         An interrupted ``close`` (Ctrl-C) may be called again, for the sink that it waited for.
         Called by a queue, it does not wait for another thread that closes already.
         """
-        cdef bint others
+        cdef bint others, closes
         cdef double deadline = fs_now() + _check.timeout(timeout)
         acquire(self)
+        others = self._closed and (self._owner != 0 or self._closer != 0)
+        self._closed = True
+        closes = self._closer == fs_self()
         if self._owner == fs_self():
-            self._closed = True
             fs_release(&self._lock)
-            self._deferred.append(None)
+            if not closes:
+                self._deferred.append(None)
             return
-        others = self._closed and self._owner != 0
+        fs_notify(&self._lock, &self._changed)
         fs_release(&self._lock)
         if others and _worker.here.runs_queues:
             return
-        if not self.take_turn(deadline, True):
-            # A sink is stuck in a write, which closing it may end; or in close().
-            if not self.close_all(deadline):
-                raise CloseTimeoutError("the broadcaster is still being closed")
+        if not self.start_to_close(deadline):
             return
         fatal = None
         try:
             self.close_all(FS_FOREVER if timeout is None else deadline)
         except BaseException as error:
             fatal = error
-        self.end_turn(fatal)
+        if self._owner == fs_self():
+            self.end_turn(fatal)
+        elif fatal is not None:
+            raise fatal
 
-    cdef bint take_turn(self, double deadline, bint closing) except -1:
-        """Wait for the turn; false if the deadline passes. Writing to a closed one raises."""
+    cdef bint start_to_close(self, double deadline) except -1:
+        """Wait for the turn, to close all; false once another thread has done so."""
         cdef unsigned int seen
+        cdef bint late
         acquire(self)
-        if closing:
-            self._closed = True
-            fs_notify(&self._lock, &self._changed)
-        while self._owner != 0 and (closing or not self._closed):
+        # Where a sink's close() calls back, there is nothing to wait for.
+        while not self._finished and self._closer != fs_self():
+            late = fs_now() >= deadline
+            if self._closer == 0 and (self._owner == 0 or late):
+                # Late, a sink is stuck in a write, which closing it may end.
+                self._closer = fs_self()
+                if self._owner == 0:
+                    self._owner = self._closer
+                fs_release(&self._lock)
+                return True
             seen = self._changed.count
             fs_release(&self._lock)
-            if fs_now() >= deadline:
-                return False
+            if late:
+                raise CloseTimeoutError("the broadcaster is still being closed")
             fs_wait(&self._lock, &self._changed, seen, deadline)
             acquire(self)
-        if self._closed and not closing:
+        fs_release(&self._lock)
+        return False
+
+    cdef int take_turn(self) except -1:
+        """Wait for the turn, to write."""
+        cdef unsigned int seen
+        acquire(self)
+        while self._owner != 0 and not self._closed:
+            seen = self._changed.count
+            fs_release(&self._lock)
+            fs_wait(&self._lock, &self._changed, seen, fs_now() + FS_FOREVER)
+            acquire(self)
+        if self._closed:
             fs_release(&self._lock)
             raise SinkClosedError
         self._owner = fs_self()
         fs_release(&self._lock)
-        return True
+        return 0
 
     cdef int end_turn(self, object fatal) except -1:
         """Do what was deferred, give the turn back, then raise `fatal` if there is such."""
+        cdef bint closes
         while self._deferred:
             block = self._deferred.pop(0)
             try:
-                if block is None:
+                if block is not None:
+                    raised = self.fan_out(None, block)
+                    fatal = fatal if raised is None else raised
+                    continue
+                acquire(self)
+                closes = self._closer == 0 and not self._finished
+                if closes:
+                    self._closer = fs_self()
+                fs_release(&self._lock)
+                if closes:
                     self.close_all(FS_FOREVER)
-                else:
-                    fatal = self.fan_out(None, block) or fatal
             except BaseException as error:
                 fatal = error
         acquire(self)
@@ -220,6 +251,7 @@ cdef class Broadcaster(Sink):
         return 0
 
     cdef int send(self, object event, tuple block) except -1:
+        cdef bint served = False
         acquire(self)
         if self._owner == 0 and not self._closed:
             self._owner = fs_self()
@@ -230,8 +262,13 @@ cdef class Broadcaster(Sink):
             return 0
         else:
             fs_release(&self._lock)
-            self.take_turn(fs_now() + FS_FOREVER, False)
-        fatal = self.fan_out(event, block)
+            self.take_turn()
+        try:
+            fatal = self.fan_out(event, block)
+            served = True
+        finally:
+            if not served:  # no memory, perhaps: others have their turn all the same
+                self.end_turn(None)
         if self._deferred or fatal is not None:
             return self.end_turn(fatal)
         acquire(self)
@@ -273,85 +310,111 @@ cdef class Broadcaster(Sink):
                     else:
                         (<Destination>snapshot.targets[i - 1])._write(event)
                     if self._trouble:
-                        self._trouble_over((<Destination>snapshot.targets[i - 1]).sink)
+                        target = <Destination>snapshot.targets[i - 1]
+                        fatal = self.accepted(target.sink, fatal)
                     if i % 256 == 0:
                         if not since:
                             since = fs_now()
                         elif fs_now() - since > HOLD:
                             fs_breathe()
                             since = fs_now()
-            except SinkClosedError:
-                target = <Destination>snapshot.targets[i - 1]
-                self.remove(target.sink)
-                self._trouble.pop(id(target.sink), None)
             except BaseException as error:
                 target = <Destination>snapshot.targets[i - 1]
                 first = event if block is None else block[0]
-                fatal = self.refused(target.sink, first, n, error) or fatal
+                fatal = self.refused(target.sink, first, n, error, fatal)
         return fatal
 
-    cdef object refused(self, object sink, object event, Py_ssize_t n, object error):
-        self._dropped += n
-        trouble = self._trouble.get(id(sink))
-        if trouble is None:
-            trouble = Loss(f"broadcaster: {describe_sink(sink)} refused an event")
-            self._trouble[id(sink)] = trouble
-        trouble.happened(event, describe_error(error), n)
-        return None if isinstance(error, Exception) else error
+    # The next two return what is to be raised once all sinks were served, `fatal` until now.
+    # They log, and a signal may strike there: its exception waits too.
 
-    def _trouble_over(self, sink):
-        trouble = self._trouble.pop(id(sink), None)
-        if trouble is not None:
-            trouble.over()
+    cdef object refused(self, object sink, object event, Py_ssize_t n, object error, object fatal):
+        if not isinstance(error, Exception):
+            fatal = error
+        try:
+            if isinstance(error, SinkClosedError):
+                self.remove(sink)
+                return fatal
+            self._dropped += n
+            trouble = self._trouble.get(id(sink))
+            if trouble is None:
+                trouble = Loss(f"broadcaster: {describe_sink(sink)} refused an event")
+                self._trouble[id(sink)] = trouble
+                if not any([(<Destination>known).sink is sink for known in present(self).targets]):
+                    self._trouble.pop(id(sink), None)  # removed meanwhile
+            trouble.happened(event, describe_error(error), n)
+        except Exception:
+            pass  # no memory or no stack left to say so
+        except BaseException as struck:
+            fatal = struck
+        return fatal
 
-    cdef bint close_all(self, double deadline) except -1:
-        """Close every sink; false if another thread has done so, or is about to."""
-        cdef bint finished
+    cdef object accepted(self, object sink, object fatal):
+        try:
+            trouble = self._trouble.pop(id(sink), None)
+            if trouble is not None:
+                trouble.over()
+        except Exception:
+            pass
+        except BaseException as struck:
+            fatal = struck
+        return fatal
+
+    cdef int close_all(self, double deadline) except -1:
+        """Close every sink. The caller has made itself the closer."""
         cdef Py_ssize_t at = 0
-        acquire(self)
-        finished = self._finished
-        self._finished = True
-        fs_release(&self._lock)
-        if finished:
-            return False
-        if self._unclosed is None:
-            self._unclosed = list(self.sinks)
+        cdef bint ended
         late = []
         fatal = None
-        while at < len(self._unclosed):
-            sink = self._unclosed[at]
-            try:
-                _check.close(
-                    sink, FS_FOREVER if deadline == FS_FOREVER else max(0.0, deadline - fs_now())
-                )
-            except CloseTimeoutError as error:
-                late.append(error)
-            except Exception as error:
-                _log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
-            except BaseException as error:  # Ctrl-C: close() may be called again
-                fatal = error
-                at += 1
-                continue
-            del self._unclosed[at]
-        if fatal is not None:
+        try:
+            if self._unclosed is None:
+                self._unclosed = list(self.sinks)
+            while at < len(self._unclosed):
+                sink = self._unclosed[at]
+                ended = False
+                try:
+                    try:
+                        _check.close(
+                            sink,
+                            FS_FOREVER if deadline == FS_FOREVER else max(0.0, deadline - fs_now()),
+                        )
+                    except CloseTimeoutError as error:
+                        late.append(error)
+                    except Exception as error:
+                        ended = True
+                        _log.error(
+                            "%s.close() raised %s", type(sink).__name__, describe_error(error)
+                        )
+                    ended = True
+                except BaseException as error:  # Ctrl-C: the others come first
+                    fatal = error
+                if ended:
+                    del self._unclosed[at]
+                else:
+                    at += 1  # close() may be called again
+        finally:
             acquire(self)
-            self._finished = False
+            self._closer = 0
+            self._finished = self._unclosed is not None and not self._unclosed
+            fs_notify(&self._lock, &self._changed)
             fs_release(&self._lock)
+        if fatal is not None:
             raise fatal
         if late:
             raise CloseTimeoutError(
                 f"{len(late)} of {present(self).count} sinks did not close in time",
                 [event for error in late for event in error.undelivered],
             )
-        return True
+        return 0
 
     cdef int after_fork(self) except -1:
-        """In a child: a writer of the parent's is not here."""
+        """In a child: a writer of the parent's is not here, nor one that closed."""
         fs_lock_init(&self._lock)
         fs_signal_init(&self._changed)
         if self._owner != fs_forker:
             self._owner = 0
             self._deferred = []
+        if self._closer != fs_forker:
+            self._closer = 0
         return 0
 
 
