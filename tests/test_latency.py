@@ -9,7 +9,7 @@ import time
 from collections import deque
 
 import pytest
-from support import DEADLINE, LONG, BlockRecorder, Gate, Recorder, Waits, eventually
+from support import DEADLINE, LONG, BlockRecorder, Fails, Gate, Recorder, Waits, eventually
 
 from fastsinks import Breaker, CloseTimeoutError, NullSink, Queue, RetryingSink
 from fastsinks._stats import LATENCY_BOUNDS
@@ -117,6 +117,30 @@ class TestLatencies:
             queue.write_many(range(10))
             assert queue.flush(DEADLINE)
             assert sum(queue.latencies()[0]) == 10
+
+    def test_blocks_that_fail(self) -> None:
+        """They are done with, too, and what comes after them is as young as it is."""
+        ages: list[float] = []
+        fails = Fails(times=20)
+
+        def hook(events: list[object]) -> None:
+            ages.append(queue.oldest())
+            fails(events)
+
+        with Queue(BlockRecorder(hook), batch_size=10) as queue:
+            began = time.monotonic()
+            for _ in range(20):
+                queue.write("lost")
+                assert queue.flush(DEADLINE)
+                passes(0.005)
+            assert sum(queue.latencies()[0]) == queue.stats().dropped == 20
+            before = time.monotonic()
+            queue.write("event")
+            assert queue.flush(DEADLINE)
+            assert ages[-1] <= time.monotonic() - before
+            buckets, seconds = queue.latencies()
+            assert sum(buckets) == 21
+            assert seconds <= time.monotonic() - began
 
     def test_a_queue_to_something_else_does_not_measure(self) -> None:
         for dst in (NullSink(), Recorder()):

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from monitored import NOWHERE, stopped
 from receiver import Receiver, answer
-from support import DEADLINE, LONG, POLICIES, Fails, Recorder, Task, eventually, ledger, run_clean
+from support import (
+    DEADLINE,
+    DROPPING,
+    LONG,
+    POLICIES,
+    BlockRecorder,
+    Fails,
+    Gate,
+    Recorder,
+    Task,
+    eventually,
+    ledger,
+    run_clean,
+)
 
-from fastsinks import Endpoint, ExponentialBackoff, Queue
+from fastsinks import (
+    Breaker,
+    Dispatcher,
+    Endpoint,
+    ExponentialBackoff,
+    NullSink,
+    Queue,
+    RetryingSink,
+)
 
 SECRET = "s3cr3t"
 EVENT = {"id": "order-7", "card": SECRET}
@@ -29,6 +51,11 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = 0) -> list[str]:
         for record in caplog.records
         if record.name.partition(".")[0] == "fastsinks" and level in (0, record.levelno)
     ]
+
+
+def told(caplog: pytest.LogCaptureFixture, count: int) -> None:
+    """Wait until there are so many lines of our own."""
+    eventually(lambda: len(lines(caplog)) == count)
 
 
 @pytest.fixture
@@ -121,6 +148,46 @@ class TestEndpoints:
         assert lines(caplog)
         for line in lines(caplog):
             assert "\n" not in line
+
+
+class TestQueues:
+    @pytest.mark.parametrize("when_full", DROPPING)
+    @pytest.mark.parametrize(
+        "make", [Recorder, BlockRecorder, NullSink, lambda: RetryingSink(Recorder(), Breaker(1, 0))]
+    )
+    def test_each_burst_of_drops_is_told_once(
+        self,
+        caplog: pytest.LogCaptureFixture,
+        make_gate: Callable[[], Gate],
+        make: Callable[[], object],
+        when_full: Any,
+    ) -> None:
+        dispatcher = Dispatcher(max_workers=1)
+        with Queue(
+            make(),
+            maxsize=2,
+            when_full=when_full,
+            batch_size=2,
+            dispatcher=dispatcher,
+            name="orders",
+        ) as queue:
+            for burst in range(3):
+                gate = make_gate()
+                with Queue(Recorder(gate), dispatcher=dispatcher) as other:
+                    other.write("keeps the only worker")
+                    gate.wait_entered()
+                    for _ in range(7):
+                        queue.write(EVENT)
+                    assert lines(caplog)[2 * burst :] == [
+                        "orders: dropped an event: dict 'order-7' (the queue is full)"
+                    ]
+                    gate.open()
+                    told(caplog, 2 * burst + 2)
+                assert lines(caplog)[-1] == "orders: dropped an event: 5 events in all"
+                assert queue.flush(DEADLINE)
+            assert ledger(queue).dropped == 15
+        assert len(lines(caplog)) == 6
+        dispatcher.close(DEADLINE)
 
 
 class TestHandlers:

@@ -45,7 +45,7 @@ cdef class Queue(Sink):
     cdef Backlog _backlog  # accepted, not yet taken for delivery
     cdef Strand _strand  # the dispatcher's
     cdef Mode _mode  # set once
-    cdef bint _troubled  # drops since the last delivery; the runner's alone
+    cdef bint _troubled  # drops were reported since the last delivery
     cdef unsigned long long _delivered
     cdef Py_ssize_t _in_flight  # how many events; a closer that gives up on them sets it to 0
     cdef fs_thread _runner  # the thread that delivers just now, or 0
@@ -96,6 +96,7 @@ cdef class Queue(Sink):
     cdef int deliver_block(self) except -1
     cdef double deliver_step(self) except -1
     cdef list take_block(self)
+    cdef void measured(self, Py_ssize_t n) noexcept
     cdef int failed(self, object error) except -1
     cdef int observed(self, list delivered) except -1
     cdef void finish(self, Py_ssize_t delivered, Py_ssize_t dropped) noexcept

@@ -480,6 +480,9 @@ cdef class Queue(Sink):
         try:
             trouble.happened(lost[0], reason, len(lost))
         finally:  # Ctrl-C
+            acquire(self)
+            self._troubled = True  # not before: a delivery's over() would come too early
+            fs_release(&self._lock)
             _user.bury(self._dead_letter, lost)
             if self._listeners:
                 for event in lost:
@@ -594,6 +597,7 @@ cdef class Queue(Sink):
         cdef Py_ssize_t first = 0
         cdef Py_ssize_t stop = 0
         cdef Py_ssize_t i
+        cdef bint troubled
         if self._null._closed:
             self._single = backlog_pop(&self._backlog)
             self._in_flight = 1
@@ -608,6 +612,7 @@ cdef class Queue(Sink):
                 stop += 1
         self._null.count_c(stop - first)
         self.finish(stop - first, 0)
+        troubled = self._troubled
         fs_release(&self._lock)
         for i in range(first, stop):
             decref(items[i])  # may run finalisers
@@ -615,7 +620,7 @@ cdef class Queue(Sink):
                 fs_breathe()  # a block of millions is one chunk
         if chunk != NULL:
             free_chunk(chunk)
-        if self._troubled:
+        if troubled:
             self.observed(None)
         if not end[0] and stop - first >= 64:
             end[0] = fs_now() + TURN
@@ -736,7 +741,6 @@ cdef class Queue(Sink):
     cdef int delivered(self, list block) except -1:
         """Account for the block in flight, unless a closer has."""
         cdef bint mine
-        cdef double now
         acquire(self)
         mine = self._in_flight > 0
         if mine:
@@ -744,11 +748,7 @@ cdef class Queue(Sink):
             self._attempt = None
             if self._listeners or self._troubled:
                 self._settling = len(block)
-            if self._latency != NULL:
-                now = fs_now()
-                latency_done(self._latency, self._first, len(block), &BOUNDS[0], now)
-                if self._backlog.count == 0 or now >= latency_latest(self._latency) + MARKING:
-                    self.mark_next()
+            self.measured(len(block))
             self.finish(len(block), 0)
         fs_release(&self._lock)
         if mine and self._settling:
@@ -757,6 +757,15 @@ cdef class Queue(Sink):
             self.settled()
             fs_release(&self._lock)
         return 0
+
+    cdef void measured(self, Py_ssize_t n) noexcept:
+        """Under the lock: so many events in flight are done with."""
+        cdef double now
+        if self._latency != NULL:
+            now = fs_now()
+            latency_done(self._latency, self._first, n, &BOUNDS[0], now)
+            if self._backlog.count == 0 or now >= latency_latest(self._latency) + MARKING:
+                self.mark_next()
 
     cdef int failed(self, object error) except -1:
         """The destination raised: account for what was in flight."""
@@ -786,6 +795,7 @@ cdef class Queue(Sink):
         acquire(self)
         mine = self._in_flight > 0  # else a closer has accounted for it
         if mine:
+            self.measured(done + len(lost))
             if self._abandoned:
                 self.finish(done, 0)
                 self._left = lost
@@ -798,7 +808,6 @@ cdef class Queue(Sink):
         self._single = NULL
         fs_release(&self._lock)
         if mine:
-            self._troubled = True
             try:
                 self.report(lost, describe_error(error))
             finally:
@@ -809,9 +818,13 @@ cdef class Queue(Sink):
 
     cdef int observed(self, list delivered) except -1:
         """After a delivery, where somebody wants to know. Never fails the delivery."""
+        cdef bint troubled
+        acquire(self)
+        troubled = self._troubled
+        self._troubled = False
+        fs_release(&self._lock)
         try:
-            if self._troubled:
-                self._troubled = False
+            if troubled:
                 self.trouble().over()
             if self._listeners:
                 for event in delivered:
