@@ -73,7 +73,7 @@ bench-record: $(VENV)/.built
 
 clean:
 	rm -rf $(VENV) .venvs build dist fastsinks.egg-info fastsinks/*.so
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .pytest_cache .mypy_cache tests/.mypy_cache .ruff_cache .hypothesis .benchmarks
 	find fastsinks tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.tools: pyproject.toml

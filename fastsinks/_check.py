@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from typing import Any
 
 FOREVER = 86400.0 * 365  #: the longest wait in seconds; platforms' clocks overflow beyond
+MANY = 2**31 - 1  #: more threads than any system has
 
 
 def seconds(name: str, value: Any) -> float:
@@ -23,12 +25,14 @@ def timeout(value: Any) -> float:
     return FOREVER if value is None else seconds("timeout", value)
 
 
-def size(name: str, value: Any, *, least: int = 0) -> int:
-    """A whole number, not smaller than ``least``."""
+def size(name: str, value: Any, *, least: int = 0, most: int = sys.maxsize) -> int:
+    """A whole number, not smaller than ``least``, nor larger than what can be counted."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value!r}")
     return value
 
 

@@ -1,9 +1,9 @@
 """The core in pure Python: oracle of the tests, fallback, baseline of the benchmarks.
 
 It tells the story of the compiled core (``src_c/fastsinks``) with ``threading``
-alone. Each object has one lock, named ``_lock``; the fields that it guards
-are those set below it in ``__init__``. It is re-entrant because a garbage
-collection under it may run a finaliser that calls back. User code (sinks,
+alone. Each object has one lock, named ``_lock``, which guards those of its fields
+that change. It is re-entrant because a finaliser, run by a garbage collection under
+it, or a signal's handler may call back. User code (sinks,
 listeners, matchers, strategies, log handlers) is called with no lock held.
 
 On the main thread the handler of a signal may raise, as Ctrl-C's does: after each
@@ -26,6 +26,7 @@ import weakref
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from threading import get_ident
 from time import monotonic
 from typing import Any, NamedTuple
@@ -74,28 +75,27 @@ def _look_for_fork() -> None:
 os.register_at_fork(after_in_child=_look_for_fork)
 
 
-class _Counting:
-    """Guards a few numbers by a lock, which a thread may have held when the process forked."""
-
-    def __init__(self) -> None:
-        self._after_fork()
-        _forkable.add(self)
-
-    def _after_fork(self) -> None:
-        self._counting = threading.Lock()
-
-    @property
-    def _lock(self) -> Any:
-        _look_for_fork()
-        return self._counting
-
-
 class _Locked:
     """What has a lock, which in a child is free whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        """To be called when all that ``_after_fork`` looks at is there."""
+        self._make_lock()
+        _forkable.add(self)
 
     def _make_lock(self) -> None:
         lock = threading.RLock()
         self._own = lock, Change(lock)
+
+    def _after_fork(self) -> None:
+        self._make_lock()
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not there: for want of an ``__init__``, if it is ours."""
+        if name.startswith("_") and not name.startswith("__") and "_own" not in vars(self):
+            kind = type(self).__name__
+            raise RuntimeError(f"{kind}: __init__() of the base class was not called")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def _lock(self) -> Any:
@@ -106,6 +106,11 @@ class _Locked:
     def _change(self) -> Change:
         _look_for_fork()
         return self._own[1]
+
+
+def _set_once(name: str) -> Any:
+    """An attribute that others read, of which a field of ours has the value."""
+    return property(attrgetter(name))
 
 
 def _starter(target: Callable[..., None], *args: Any, name: str | None = None) -> tuple[Any, Any]:
@@ -158,7 +163,7 @@ class Sink:
         self.close()
 
 
-class NullSink(_Counting, Sink):
+class NullSink(_Locked, Sink):
     """Accepts everything and keeps nothing but ``count``."""
 
     def __init__(self) -> None:
@@ -185,14 +190,13 @@ class _Wrapper(Sink, _Locked):
 
     def __init__(self, dst: Any) -> None:
         self._dst = _check.destination(dst)
-        self._make_lock()
         self._closing: object = None  # the call of close() that closes dst
         self._closer: int | None = None  # ident of its thread
         self._finished = False  # dst is closed
-        _forkable.add(self)
+        super().__init__()
 
     def _after_fork(self) -> None:
-        self._make_lock()
+        super()._after_fork()
         if not self._finished:
             self._closing = self._closer = None
 
@@ -270,17 +274,20 @@ class ignore:
     these fields is accepted.
     """
 
+    media_types = _set_once("_media_types")
+    actions = _set_once("_actions")
+
     def __init__(self, media_types: Iterable[str] = (), actions: Iterable[str] = ()) -> None:
-        self.media_types = frozenset(_check.strings("media_types", media_types))
-        self.actions = frozenset(_check.strings("actions", actions))
+        self._media_types = frozenset(_check.strings("media_types", media_types))
+        self._actions = frozenset(_check.strings("actions", actions))
 
     def match(self, event: Any) -> bool:
-        if self.actions and _field(event, "action", "action") in self.actions:
+        if self._actions and _field(event, "action", "action") in self._actions:
             return False
-        if not self.media_types:
+        if not self._media_types:
             return True
         target = _field(event, "target", "target")
-        return _field(target, "media_type", "mediaType") not in self.media_types
+        return _field(target, "media_type", "mediaType") not in self._media_types
 
     __call__ = match
 
@@ -321,7 +328,6 @@ class Broadcaster(Sink, _Locked):
     """
 
     def __init__(self, *sinks: Any) -> None:
-        self._make_lock()
         self._targets: tuple[_Target, ...] = ()
         self._turn: _Turn | None = None
         self._owner: int | None = None  # ident of the thread whose turn it is
@@ -331,12 +337,12 @@ class Broadcaster(Sink, _Locked):
         self._unclosed: list[Any] | None = None  # the closer's: whose close() has not ended
         self._dropped = 0
         self._trouble: dict[int, Burst] = {}
-        _forkable.add(self)
+        super().__init__()
         for sink in sinks:
             self.add(sink)
 
     def _after_fork(self) -> None:
-        self._make_lock()
+        super()._after_fork()
         if self._owner != get_ident():
             self._turn = self._owner = None
         if self._closer != get_ident():
@@ -556,17 +562,18 @@ class Channel(Sink, _Locked):
     and returns when a reader took the event. Any number of writers and readers.
     """
 
+    buffer = _set_once("_buffer")
+
     def __init__(self, buffer: int = 0) -> None:
         self._buffer = _check.size("buffer", buffer)
-        self._make_lock()
         self._items: deque[list[Any]] = deque()  # [event, taken]
         self._watchers: list[Callable[[], None]] = []
-        _forkable.add(self)
+        super().__init__()
 
     def _after_fork(self) -> None:
-        self._make_lock()
+        super()._after_fork()
         self._watchers = []
-        self._items.clear()  # they are for readers in the parent
+        self._items = deque()  # what there was is for readers in the parent
 
     @property
     def buffer(self) -> int:
@@ -685,7 +692,7 @@ class Dispatcher(_Locked):
     def __init__(
         self, *, max_workers: int = 1024, idle_timeout: float = 30.0, name: str = "fastsinks"
     ) -> None:
-        self.max_workers = _check.size("max_workers", max_workers, least=1)
+        self.max_workers = _check.size("max_workers", max_workers, least=1, most=_check.MANY)
         self.idle_timeout = _check.seconds("idle_timeout", idle_timeout)
         self.name = str(name)
         self._open = 0  # queues that are not closed
@@ -1006,6 +1013,9 @@ class Queue(Sink, _Locked):
     accepted, one call at a time.
     """
 
+    maxsize = _set_once("_maxsize")
+    name = _set_once("_name")
+
     def __init__(
         self,
         dst: Any,
@@ -1020,7 +1030,7 @@ class Queue(Sink, _Locked):
         name: str | None = None,
     ) -> None:
         self._dst = _check.destination(dst)
-        self.maxsize = _check.size("maxsize", maxsize)
+        self._maxsize = _check.size("maxsize", maxsize)
         self._when_full = _check.policy(when_full)
         self._batch_size = _check.size("batch_size", batch_size, least=1)
         self._linger = _check.seconds("linger", linger)
@@ -1031,14 +1041,12 @@ class Queue(Sink, _Locked):
         if dispatcher is not None and not isinstance(dispatcher, Dispatcher):
             raise TypeError(f"dispatcher must be a Dispatcher, not {dispatcher!r}")
         self._dispatcher = dispatcher or _default
-        self.name = name or f"queue to {type(dst).__name__}"
+        self._name = f"queue to {type(dst).__name__}" if name is None else str(name)
         self._write_many = _check.own_write_many(dst, Sink) if batch_size > 1 else None
         self._retrying = (
             dst if type(dst) is RetryingSink else None
         )  # waits on a timer, not a worker
-        self._trouble = Loss(f"{self.name}: dropped an event")
-        self._finisher: Any = None
-        self._make_lock()
+        self._trouble = Loss(f"{self._name}: dropped an event")
         self._accepted = self._delivered = self._dropped = 0
         self._waiting: deque[Any] = deque()
         self._appended = 0  # events that ever entered _waiting
@@ -1064,13 +1072,12 @@ class Queue(Sink, _Locked):
         self._close_error: BaseException | None = None
         self._close_by = NEVER  # the earliest deadline of all closers
         self._dispatcher._open += 1
-        _forkable.add(self)
+        super().__init__()
 
     def _after_fork(self) -> None:
-        self._make_lock()
+        super()._after_fork()
         self._accepted = self._delivered + self._dropped
-        self._waiting.clear()
-        self._since.clear()
+        self._waiting, self._since = deque(), deque()
         self._block, self._attempt, self._left, self._settling = [], None, [], 0
         self._scheduled, self._ticket, self._runner = False, 0, None
         self._announcers = []
@@ -1080,11 +1087,11 @@ class Queue(Sink, _Locked):
 
     def __del__(self) -> None:
         # At exit the lock may be held by a worker that is frozen already.
-        if not self._closed and hasattr(self, "_close_by") and not sys.is_finalizing():
+        if not self._closed and "_close_by" in vars(self) and not sys.is_finalizing():
             self._dispatcher._closed_one()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} pending={len(self)}>"
+        return f"<{type(self).__name__} {self._name!r} pending={len(self)}>"
 
     def __len__(self) -> int:
         _look_for_fork()
@@ -1117,8 +1124,8 @@ class Queue(Sink, _Locked):
 
     def write_many(self, events: Iterable[Any]) -> None:
         events = tuple(events)
-        if self.maxsize and len(events) > self.maxsize:
-            raise ValueError(f"a block of {len(events)} events exceeds maxsize={self.maxsize}")
+        if self._maxsize and len(events) > self._maxsize:
+            raise ValueError(f"a block of {len(events)} events exceeds maxsize={self._maxsize}")
         if events:
             self._accept(events)
 
@@ -1133,18 +1140,18 @@ class Queue(Sink, _Locked):
         def admit() -> bool:
             nonlocal discarded, announced, over
             if self._closed or self._dispatcher._stopped:
-                raise SinkClosedError(f"{self.name} or its dispatcher is closed")
-            over = len(self) + n - self.maxsize if self.maxsize else 0
+                raise SinkClosedError(f"{self._name} or its dispatcher is closed")
+            over = len(self) + n - self._maxsize if self._maxsize else 0
             if over <= 0:
                 pass
             elif self._when_full == "block":
                 if self._runner == get_ident():
-                    raise QueueFullError(f"{self.name} is full, and only its own delivery waits")
+                    raise QueueFullError(f"{self._name} is full, and only its own delivery waits")
                 if self._linger_until:  # what does not fit cannot fill the block
                     self._dispatcher._expedite(self)
                 return False
             elif self._when_full == "raise":
-                raise QueueFullError(f"{self.name} holds {len(self)} of {self.maxsize} events")
+                raise QueueFullError(f"{self._name} holds {len(self)} of {self._maxsize} events")
             elif self._when_full == "drop_oldest" and len(self._waiting) >= over:
                 first = len(self._block)
                 while over > 0:
@@ -1177,7 +1184,7 @@ class Queue(Sink, _Locked):
             if announced:
                 with self._lock:
                     if self._abandoned:
-                        raise SinkClosedError(f"{self.name} was closed meanwhile")
+                        raise SinkClosedError(f"{self._name} was closed meanwhile")
                     announced = self._append(events, 0)
         finally:
             if self._listeners and me in self._announcers:
@@ -1201,7 +1208,7 @@ class Queue(Sink, _Locked):
             self._dispatcher._schedule(self)  # first: who comes too early waits for the lock
         elif self._linger_until and (
             len(self._waiting) + n >= self._batch_size
-            or (self.maxsize and len(self) + accepted >= self.maxsize)
+            or (self._maxsize and len(self) + accepted >= self._maxsize)
         ):
             self._dispatcher._expedite(self)  # it lingers for just this
         self._since += now
@@ -1211,11 +1218,10 @@ class Queue(Sink, _Locked):
         return False
 
     def _is_full(self) -> bool:
-        return bool(self.maxsize) and len(self) >= self.maxsize
+        return bool(self._maxsize) and len(self) >= self._maxsize
 
-    def _report(self, lost: Iterable[Any], reason: str) -> None:
+    def _report(self, lost: list[Any], reason: str) -> None:
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
-        lost = list(lost)
         try:
             self._trouble.happened(lost[0], reason, len(lost))
         finally:
@@ -1319,7 +1325,7 @@ class Queue(Sink, _Locked):
             for event in block[:delivered] if self._listeners else ():
                 _user.notify(self._listeners, "egress", event)
         except BaseException as trouble:  # a log handler's: this thread is a worker
-            _log.error("%s: %s", self.name, describe_error(trouble))
+            _log.error("%s: %s", self._name, describe_error(trouble))
         finally:
             with self._lock:
                 self._settling = 0
@@ -1415,7 +1421,7 @@ class Queue(Sink, _Locked):
             if not self._abandoned or isinstance(error, CloseTimeoutError):
                 self._close_error = error
             else:
-                _log.error("%s: close() raised %s", self.name, describe_error(error))
+                _log.error("%s: close() raised %s", self._name, describe_error(error))
         self._trouble.over()
         with self._lock:
             self._finished = True
@@ -1462,7 +1468,7 @@ class Queue(Sink, _Locked):
                     # What dst had accepted came first.
                     left, late = self._close_error.undelivered + left, True
                 self._close_error = None
-                text = f"{self.name}: {len(left)} events were not delivered"
+                text = f"{self._name}: {len(left)} events were not delivered"
                 # Nothing was left, and dst closed in no time: that is no news.
                 told.append(CloseTimeoutError(text, left) if left or late else None)
                 self._change.notify_all()
@@ -1486,16 +1492,19 @@ class RetryStrategy:
         """An attempt succeeded."""
 
 
-class _Bounded(_Counting, RetryStrategy):
+class _Bounded(_Locked, RetryStrategy):
     """Counts consecutive failures, of all events, and gives up on an event by its own count."""
+
+    max_attempts = _set_once("_max_attempts")
+    max_elapsed = _set_once("_max_elapsed")
 
     def __init__(self, max_attempts: int | None, max_elapsed: float | None) -> None:
         if max_attempts is not None:
             _check.size("max_attempts", max_attempts, least=1)
         if max_elapsed is not None:
-            _check.seconds("max_elapsed", max_elapsed)
-        self.max_attempts = max_attempts
-        self.max_elapsed = max_elapsed
+            max_elapsed = _check.seconds("max_elapsed", max_elapsed)
+        self._max_attempts = max_attempts
+        self._max_elapsed = max_elapsed
         super().__init__()
         self._failures = 0
         self._last = 0.0
@@ -1503,7 +1512,7 @@ class _Bounded(_Counting, RetryStrategy):
 
     def failure(self, event: Any, error: BaseException) -> bool:
         self._failed()
-        if self.max_attempts is None and self.max_elapsed is None:
+        if self._max_attempts is None and self._max_elapsed is None:
             return False
         with self._lock:
             entry = self._events.setdefault(id(event), [event, 0, self._last])
@@ -1526,13 +1535,16 @@ class _Bounded(_Counting, RetryStrategy):
             self._last = now
 
     def _gives_up(self, attempts: int, since: float) -> bool:
-        return (self.max_attempts is not None and attempts >= self.max_attempts) or (
-            self.max_elapsed is not None and monotonic() - since >= self.max_elapsed
+        return (self._max_attempts is not None and attempts >= self._max_attempts) or (
+            self._max_elapsed is not None and monotonic() - since >= self._max_elapsed
         )
 
 
 class Breaker(_Bounded):
     """No wait below ``threshold`` consecutive failures, then ``backoff`` seconds since the last."""
+
+    threshold = _set_once("_threshold")
+    backoff = _set_once("_backoff")
 
     def __init__(
         self,
@@ -1543,18 +1555,22 @@ class Breaker(_Bounded):
         max_elapsed: float | None = None,
     ) -> None:
         super().__init__(max_attempts, max_elapsed)
-        self.threshold = _check.size("threshold", threshold)
-        self.backoff = _check.seconds("backoff", backoff)
+        self._threshold = _check.size("threshold", threshold)
+        self._backoff = _check.seconds("backoff", backoff)
 
     def proceed(self, event: Any) -> float:
         with self._lock:
-            if not self._failures or self._failures < self.threshold:
+            if not self._failures or self._failures < self._threshold:
                 return 0.0
-            return max(0.0, self._last + self.backoff - monotonic())
+            return max(0.0, self._last + self._backoff - monotonic())
 
 
 class ExponentialBackoff(_Bounded):
     """After n failures in a row a uniform draw from ``[0, min(max, base + factor * 2**(n-1)))``."""
+
+    base = _set_once("_base")
+    factor = _set_once("_factor")
+    max = _set_once("_max")
 
     def __init__(
         self,
@@ -1566,16 +1582,16 @@ class ExponentialBackoff(_Bounded):
         max_elapsed: float | None = None,
     ) -> None:
         super().__init__(max_attempts, max_elapsed)
-        self.base = _check.seconds("base", base)
-        self.factor = _check.seconds("factor", factor)
-        self.max = _check.seconds("max", max)
+        self._base = _check.seconds("base", base)
+        self._factor = _check.seconds("factor", factor)
+        self._max = _check.seconds("max", max)
 
     def proceed(self, event: Any) -> float:
         n = self._failures
         if not n:
             return 0.0
         # 2**1000 is a float still, and beyond any maximum
-        return random.random() * min(self.max, self.base + self.factor * 2.0 ** min(n - 1, 1000))
+        return random.random() * min(self._max, self._base + self._factor * 2.0 ** min(n - 1, 1000))
 
 
 class _Attempt:
@@ -1794,27 +1810,33 @@ class RetryingSink(_Wrapper):
 # ---------------------------------------------------------------------------- metrics
 
 
-class Counters(_Counting):
+class Counters(_Locked):
     """What became of the attempts at an endpoint, in events. Any thread may count."""
+
+    successes = _set_once("_successes")
+    failures = _set_once("_failures")
+    errors = _set_once("_errors")
 
     def __init__(self) -> None:
         super().__init__()
         self._statuses: dict[str, int] = {}
-        self.successes = self.failures = self.errors = 0
+        self._successes = self._failures = self._errors = 0
 
     def success(self, status: str, count: int) -> None:
         with self._lock:
-            self.successes += count
-            self._statuses[status] = self._statuses.get(status, 0) + count
+            self._successes += count
+            self._statuses.setdefault(status, 0)
+            self._statuses[status] += count
 
     def failure(self, status: str, count: int) -> None:
         with self._lock:
-            self.failures += count
-            self._statuses[status] = self._statuses.get(status, 0) + count
+            self._failures += count
+            self._statuses.setdefault(status, 0)
+            self._statuses[status] += count
 
     def error(self, count: int) -> None:
         with self._lock:
-            self.errors += count
+            self._errors += count
 
     def statuses(self) -> dict[str, int]:
         with self._lock:

@@ -43,7 +43,13 @@ BAD_SECONDS = [
 ]
 """What no timeout and no other duration may be, with the error that says so."""
 
-BAD_SIZES = [(-1, ValueError), (True, TypeError), (1.5, TypeError), ("1", TypeError)]
+BAD_SIZES = [
+    (-1, ValueError),
+    (10**30, ValueError),
+    (True, TypeError),
+    (1.5, TypeError),
+    ("1", TypeError),
+]
 """What no number of events may be."""
 
 DROPPING = ["drop_newest", "drop_oldest"]

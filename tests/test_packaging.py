@@ -7,6 +7,7 @@ the tools are those of this environment, and so are the dependencies.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,8 @@ def test_sdist_has_what_it_takes_to_build(built: Built) -> None:
     assert sources
     assert sources <= names
     assert {"setup.py", "pyproject.toml", "LICENSE", "README.md"} <= names
+    assert "Makefile" in names
+    assert set(re.findall(r"\btools/[\w/]+", (ROOT / "Makefile").read_text())) <= names
 
 
 def test_sdist_has_nothing_that_was_made(built: Built) -> None:

@@ -490,6 +490,24 @@ class TestFlush:
             together(*[write] * 4)
 
 
+class TestSetOnce:
+    @pytest.mark.parametrize("name", ["", "orders", 5])
+    def test_a_name_is_what_was_given(self, name):
+        with Queue(NullSink(), name=name) as queue:
+            assert queue.name == str(name)
+
+    def test_a_name_that_was_not_given(self):
+        with Queue(NullSink()) as queue:
+            assert queue.name == "queue to NullSink"
+
+    @pytest.mark.parametrize("field", ["name", "maxsize"])
+    def test_fields(self, field):
+        with Queue(NullSink(), maxsize=7, name="orders") as queue:
+            with pytest.raises(AttributeError, match=field):
+                setattr(queue, field, getattr(queue, field))
+            assert queue.maxsize == 7
+
+
 class TestBadInput:
     @pytest.mark.parametrize(("size", "error"), BAD_SIZES)
     def test_maxsize(self, size, error):

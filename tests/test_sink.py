@@ -7,7 +7,16 @@ import pytest
 from contract import SinkContract
 from support import Token, together
 
-from fastsinks import NullSink, Queue, Sink, SinkClosedError
+from fastsinks import (
+    Breaker,
+    Broadcaster,
+    Filter,
+    NullSink,
+    Queue,
+    RetryingSink,
+    Sink,
+    SinkClosedError,
+)
 
 
 class Collecting(Sink):
@@ -175,3 +184,75 @@ class TestNullSink:
     def test_the_count_cannot_be_set(self):
         with pytest.raises(AttributeError):
             NullSink().count = 7
+
+
+class ForgetfulQueue(Queue):
+    def __init__(self):
+        pass
+
+
+class ForgetfulFilter(Filter):
+    def __init__(self):
+        pass
+
+
+class ForgetfulRetryingSink(RetryingSink):
+    def __init__(self):
+        pass
+
+
+class TestWithoutInit:
+    """A subclass that does not call the constructor of a class which needs it."""
+
+    @pytest.fixture(params=[ForgetfulQueue, ForgetfulFilter, ForgetfulRetryingSink])
+    def sink(self, request):
+        return request.param()
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda sink: sink.write("event"),
+            lambda sink: sink.write_many(["one", "two"]),
+            lambda sink: sink.write_many(event for event in ["one"]),
+            lambda sink: sink.close(),
+            lambda sink: sink.close(0),
+            lambda sink: sink.__exit__(None, None, None),
+        ],
+    )
+    def test_it_says_so(self, sink, call):
+        with pytest.raises(RuntimeError, match=r"Forgetful\w+: __init__\(\)"):
+            call(sink)
+
+    @pytest.mark.parametrize("call", [repr, lambda queue: queue.flush(0), lambda queue: queue.name])
+    def test_a_queue_says_so(self, call):
+        with pytest.raises(RuntimeError, match=r"ForgetfulQueue: __init__\(\)"):
+            call(ForgetfulQueue())
+
+    def test_it_harms_no_other(self, sink):
+        others = NullSink(), NullSink()
+        broadcaster = Broadcaster(others[0], sink, others[1])
+        broadcaster.write("event")
+        broadcaster.write_many(["one", "two"])
+        assert broadcaster.dropped == 3
+        broadcaster.close()
+        assert [other.count for other in others] == [3, 3]
+
+    def test_an_error_in_the_constructor(self):
+        """What it has left behind is not there, either."""
+        queue, sink = ForgetfulQueue(), ForgetfulRetryingSink()
+        with pytest.raises(ValueError, match="maxsize"):
+            Queue.__init__(queue, NullSink(), maxsize=-1)
+        with pytest.raises(TypeError, match="destination"):
+            RetryingSink.__init__(sink, None, Breaker(1, 1))
+        for broken in (queue, sink):
+            with pytest.raises(RuntimeError, match="Forgetful"):
+                broken.write("event")
+
+    def test_what_is_not_there_is_an_attribute_error(self, sink):
+        assert not hasattr(sink, "colour")
+        with pytest.raises(AttributeError, match="colour"):
+            sink.colour  # noqa: B018
+
+    def test_a_queue_to_one(self):
+        with pytest.raises(RuntimeError, match="Forgetful"):
+            Queue(ForgetfulFilter()).close()

@@ -81,17 +81,12 @@ cdef inline void backlog_init(Backlog *self) noexcept nogil:
 
 
 cdef inline bint backlog_reserve(Backlog *self, Py_ssize_t n) noexcept nogil:
-    """Make room for n more, so that n pushes succeed; false without memory."""
+    """Make room for n more, who are pushed at once; false without memory."""
     cdef Py_ssize_t room = self.tail.size - self.end
     cdef Py_ssize_t size
     cdef Chunk *chunk
     if n <= room:
         return True
-    if self.tail.next != NULL:  # reserved before, and not used
-        if n <= room + self.tail.next.size:
-            return True
-        free_chunk(self.tail.next)
-        self.tail.next = NULL
     size = SMALL if self.tail.size < SMALL else 2 * self.tail.size
     if size > LARGE:
         size = MAPPED if self.count >= LONG else LARGE
@@ -166,8 +161,7 @@ cdef inline Chunk *backlog_detach(Backlog *self, Py_ssize_t *first, Py_ssize_t *
     end[0] = self.end if chunk == self.tail else chunk.size
     self.count -= end[0] - first[0]
     if self.count == 0:
-        self.head = chunk.next  # reserved, and not used
-        backlog_clear(self)
+        backlog_init(self)  # that was the only one
     else:
         self.head = chunk.next
         self.first = 0

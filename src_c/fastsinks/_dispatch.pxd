@@ -30,7 +30,7 @@ ctypedef fs_spot *Summons
 
 cdef class Dispatcher:
     cdef object __weakref__
-    cdef readonly int max_workers
+    cdef readonly int max_workers  # set once, like the next two
     cdef readonly double idle_timeout
     cdef readonly str name
 

@@ -100,7 +100,7 @@ cdef class Dispatcher:
         self._limit = FS_TURNS
 
     def __init__(self, *, max_workers=1024, idle_timeout=30.0, name="fastsinks"):
-        self.max_workers = _check.size("max_workers", max_workers, least=1)
+        self.max_workers = _check.size("max_workers", max_workers, least=1, most=_check.MANY)
         self.idle_timeout = _check.seconds("idle_timeout", idle_timeout)
         self.name = str(name)
         _dispatchers.add(self)
@@ -151,7 +151,7 @@ cdef class Dispatcher:
     # ---------------------------------------------------------------- called by queues
 
     cdef int attach(self) except -1:
-        """A queue has been made. Its place in the heap is made now, so that scheduling cannot fail."""
+        """A queue is made, with its place in the heap, so that scheduling cannot fail."""
         cdef Strand **timers
         self.acquire()
         if self._strands == self._room:

@@ -4,7 +4,6 @@
 from collections.abc import Mapping
 
 from fastsinks import _check
-from fastsinks._errors import SinkClosedError
 
 from ._sink cimport register_native
 from ._wrapper cimport Wrapper
@@ -31,14 +30,14 @@ cdef class Filter(Wrapper):
 
     cdef int write_c(self, object event) except -1:
         if self._closed:
-            raise SinkClosedError
+            self.refuse()
         if self._match(event):
             self._dst.write(event)
         return 0
 
     cdef int write_many_c(self, object events) except -1:
         if self._closed:
-            raise SinkClosedError
+            self.refuse()
         accepted = [event for event in events if self._match(event)]
         if accepted:
             self._dst.write_many(accepted)
@@ -52,7 +51,7 @@ cdef class ignore:
     fields is accepted.
     """
 
-    cdef readonly frozenset media_types
+    cdef readonly frozenset media_types  # set once, like the next
     cdef readonly frozenset actions
 
     def __init__(self, media_types=(), actions=()):

@@ -59,7 +59,7 @@ cdef class Queue(Sink):
     cdef Destination _dst  # set once
     cdef tuple _listeners  # set once
     cdef list _announcers  # the threads that tell them of an event to come; each its own entry
-    cdef PyObject *_single  # in flight, with SINGLE; the reference is the runner's
+    cdef PyObject *_single  # in flight, with SINGLE and INSTANT; the reference is the runner's
     cdef unsigned long long _dropped
     cdef bint _finished  # dst is closed, or a closer has given up
     cdef Policy _policy  # set once
@@ -98,7 +98,7 @@ cdef class Queue(Sink):
     cdef list take_block(self)
     cdef void measured(self, Py_ssize_t n) noexcept
     cdef int failed(self, object error) except -1
-    cdef int observed(self, list delivered) except -1
+    cdef int observed(self, list block, PyObject *single) except -1
     cdef void finish(self, Py_ssize_t delivered, Py_ssize_t dropped) noexcept
     cdef int delivered(self, list block) except -1
     cdef void settled(self) noexcept

@@ -9,8 +9,8 @@ the dead letter), or in the hands of a closer whose deadline has passed.
 
 `accepted == delivered + dropped + pending` holds whenever the lock is free, because
 pending is computed. What has finished is told by positions: an event's is the value of
-`_appended` before it entered the backlog; all up to `_appended - waiting - in flight`
-have finished, for delivery is in order and discards come from the front.
+`_appended` before it entered the backlog; all up to `_appended - waiting - in flight
+- settling` have finished, for delivery is in order and discards come from the front.
 
 A closer that gives up takes the backlog, closes the destination, and after a moment of
 grace also takes what is in flight, by setting `_in_flight` to 0. Whoever finds it 0 after
@@ -43,7 +43,7 @@ from ._backlog cimport (
 )
 from ._dispatch cimport IDLE, MORE, TIMED, Summons, default_dispatcher
 from ._latency cimport BUCKETS, latency_done, latency_find, latency_latest, latency_mark
-from ._sink cimport NullSink, register_native
+from ._sink cimport NullSink, register_native, uninitialised
 from ._sync cimport (
     FS_FOREVER,
     FS_HELP,
@@ -159,6 +159,7 @@ cdef class Queue(Sink):
         self._announcers = []
         self._mark_due = NEVER
         self._close_by = FS_NEVER
+        self._closed = self._slow = True  # until there is a destination
 
     def __init__(
         self,
@@ -194,6 +195,8 @@ cdef class Queue(Sink):
             # Code in Python lets go of the GIL by itself, while it waits for a receiver
             # anyhow: a nap for each of its requests would be longer than most of them.
             inner = self._retrying._dst
+            if inner is None:
+                uninitialised(dst)
             self._lets_others_run = inner._native is None and inner._native_many is None
         elif self._batch_size > 1 and destination.takes_blocks:
             self._mode = BLOCKS
@@ -207,10 +210,11 @@ cdef class Queue(Sink):
             if self._latency == NULL:
                 raise MemoryError
             self.mark_next()
-        self._slow = self.maxsize > 0 or bool(self._listeners)
         self._dispatcher = default_dispatcher() if dispatcher is None else dispatcher
         self._dispatcher.attach()
         self._dst = destination
+        self._slow = self.maxsize > 0 or bool(self._listeners)
+        self._closed = False
 
     def __dealloc__(self):
         free(self._latency)
@@ -226,6 +230,8 @@ cdef class Queue(Sink):
     @property
     def name(self):
         """What log lines call the queue."""
+        if self._dst is None:
+            uninitialised(self)
         if self._name is None:
             return f"queue to {type(self._dst.sink).__name__}"
         return self._name
@@ -335,6 +341,8 @@ cdef class Queue(Sink):
         while True:
             if self._closed or self._dispatcher._stopped:
                 fs_release(&self._lock)
+                if self._dst is None:
+                    uninitialised(self)
                 raise SinkClosedError(f"{self.name} or its dispatcher is closed")
             held = pending(self)
             over = held + n - self.maxsize
@@ -621,7 +629,7 @@ cdef class Queue(Sink):
         if chunk != NULL:
             free_chunk(chunk)
         if troubled:
-            self.observed(None)
+            self.observed(None, NULL)
         if not end[0] and stop - first >= 64:
             end[0] = fs_now() + TURN
         acquire(self)
@@ -646,13 +654,14 @@ cdef class Queue(Sink):
             self._dst.write(<object>event)
             acquire(self)
             finished[0] = event
+            self._single = NULL
             if self._in_flight:
                 if self._listeners or self._troubled:
                     self._settling = 1
                 self.finish(1, 0)
                 if self._settling:
                     fs_release(&self._lock)
-                    self.observed([<object>event])
+                    self.observed(None, event)
                     acquire(self)
                     self.settled()
             if self._backlog.count == 0:
@@ -752,7 +761,7 @@ cdef class Queue(Sink):
             self.finish(len(block), 0)
         fs_release(&self._lock)
         if mine and self._settling:
-            self.observed(block)
+            self.observed(block, NULL)
             acquire(self)
             self.settled()
             fs_release(&self._lock)
@@ -772,7 +781,9 @@ cdef class Queue(Sink):
         cdef list lost
         cdef list block
         cdef Attempt attempt
+        cdef PyObject *single = NULL
         cdef Py_ssize_t done = 0
+        cdef Py_ssize_t n = 1
         cdef bint mine
         acquire(self)
         block = self._block
@@ -783,41 +794,47 @@ cdef class Queue(Sink):
             if block is not None and done == len(block):
                 return self.delivered(block)  # a strategy's success() raised; it is too late
         if block is not None:
-            lost = block[done:]
-        elif self._single != NULL:
-            lost = [<object>self._single]
-            decref(self._single)
+            n = len(block) - done
         else:
-            # Nothing was in flight (no memory for a block), or a closer has taken it.
-            if not self._abandoned:
-                _log.error("%s: cannot deliver: %s", self.name, describe_error(error))
-            return 0
+            single = self._single
+            if single == NULL:
+                # Nothing was in flight (no memory for a block), or a closer has taken it.
+                if not self._abandoned:
+                    _log.error("%s: cannot deliver: %s", self.name, describe_error(error))
+                return 0
+        try:
+            lost = [<object>single] if block is None else block[done:]
+        except MemoryError:
+            lost = None  # counted all the same
         acquire(self)
         mine = self._in_flight > 0  # else a closer has accounted for it
         if mine:
-            self.measured(done + len(lost))
-            if self._abandoned:
+            self.measured(done + n)
+            if self._abandoned and lost is not None:
                 self.finish(done, 0)
                 self._left = lost
                 mine = False
             else:
-                self._settling = len(lost)
-                self.finish(done, len(lost))
+                self._settling = n
+                self.finish(done, n)
             self._block = None
             self._attempt = None
         self._single = NULL
         fs_release(&self._lock)
+        if single != NULL:
+            decref(single)
         if mine:
             try:
-                self.report(lost, describe_error(error))
+                if lost is not None:
+                    self.report(lost, describe_error(error))
             finally:
                 acquire(self)
                 self.settled()
                 fs_release(&self._lock)
         return 0
 
-    cdef int observed(self, list delivered) except -1:
-        """After a delivery, where somebody wants to know. Never fails the delivery."""
+    cdef int observed(self, list block, PyObject *single) except -1:
+        """After a delivery of either, where somebody wants to know. Never fails it."""
         cdef bint troubled
         acquire(self)
         troubled = self._troubled
@@ -827,7 +844,7 @@ cdef class Queue(Sink):
             if troubled:
                 self.trouble().over()
             if self._listeners:
-                for event in delivered:
+                for event in [<object>single] if block is None else block:
                     _user.notify(self._listeners, "egress", event)
         except BaseException as error:
             _log.error("%s: %s", self.name, describe_error(error))
@@ -860,6 +877,8 @@ cdef class Queue(Sink):
         False if it has not within ``timeout`` seconds, and at once from inside the queue's
         own delivery, which could only wait for itself.
         """
+        if self._dst is None:
+            uninitialised(self)
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef unsigned long long goal
         cdef Summons call = NULL
@@ -910,8 +929,11 @@ cdef class Queue(Sink):
         ``dst`` is closed at once, what is left goes to the dead letter, and that caller gets
         CloseTimeoutError with the events in ``undelivered``. An exception of ``dst.close()``
         is raised to one caller. From inside the queue's own delivery, or a listener's
-        ``ingress``, ``close`` returns at once, and delivery goes on. An interrupted ``close`` (Ctrl-C) may be called again.
+        ``ingress``, ``close`` returns at once, and delivery goes on. An interrupted ``close``
+        (Ctrl-C) may be called again.
         """
+        if self._dst is None:
+            uninitialised(self)
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef Summons call = NULL
         cdef bint first

@@ -5,11 +5,12 @@ from ._wrapper cimport Wrapper
 
 
 cdef class Attempt:
-    # How far one block has got. Guarded by its sink's turn.
+    # How far one block has got. Guarded by its sink's turn, but for what its driver's closer
+    # uses when it gives up on the block, in a turn that goes on.
     cdef list events  # set once
-    cdef Py_ssize_t done  # events that are finished, from the front
+    cdef Py_ssize_t done  # events that are finished, from the front; the closer reads it
     cdef bint waited  # the wait that the strategy asked for is over
-    cdef bint taken  # by a closer that could not wait, which has accounted for the rest
+    cdef bint taken  # the closer's to set: it could not wait, and has accounted for the rest
     cdef bint held  # this block has the sink's turn
     cdef double not_before  # what a receiver's retry_after asks for; 0 if nothing
     cdef list failures  # by event, once there are any
@@ -17,7 +18,7 @@ cdef class Attempt:
     cdef unsigned long thread  # set once: that writes by itself, and sits its back-offs out; or 0
     cdef object driver  # set once: the queue that drives it by steps; None for a blocked thread
     cdef Dispatcher dispatcher  # set once: the driver's, like its strand
-    cdef Strand *strand
+    cdef Strand *strand  # set once
 
 
 cdef class RetryingSink(Wrapper):
@@ -28,12 +29,12 @@ cdef class RetryingSink(Wrapper):
     cdef object _dead_letter
     cdef str _label  # set once: what log lines call the sink
     cdef bint _backing_off  # and the log says so; the turn's
-    cdef object _retry_trouble
+    cdef object _retry_trouble  # set once, like the next
     cdef object _drop_trouble
     cdef Attempt _current  # _lock: whose turn it is
     cdef fs_thread _owner  # the thread that is in _try, by the turn
-    cdef Py_ssize_t _piece  # events to attempt at once; by the turn, like the next two
-    cdef fs_count _retries
+    cdef Py_ssize_t _piece  # events to attempt at once; by the turn
+    cdef fs_count _retries  # the turn's to write, like the next
     cdef fs_count _dropped
 
     cdef int write_list(self, list events) except -1

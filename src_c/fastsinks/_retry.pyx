@@ -13,7 +13,7 @@ from fastsinks._errors import SinkClosedError
 from fastsinks._log import Burst, Loss, describe_error, describe_sink
 
 from ._sink cimport Sink, register_native
-from ._strategy cimport Bounded, own_limits
+from ._strategy cimport own_limits
 from ._sync cimport (
     FS_FOREVER,
     fs_acquire,
@@ -107,7 +107,7 @@ cdef class RetryingSink(Wrapper):
         cdef unsigned int seen
         attempt.thread = fs_self()
         if self._closed:
-            raise SinkClosedError
+            self.refuse()
         if not events:
             return 0
         try:

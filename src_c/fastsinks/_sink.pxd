@@ -3,7 +3,7 @@ from ._sync cimport fs_flag
 
 cdef class Sink:
     cdef object __weakref__
-    cdef fs_flag _closed  # only ever becomes true; read without a lock
+    cdef fs_flag _closed  # once initialised only ever becomes true; read without a lock
 
     cdef int write_c(self, object event) except -1
     cdef int write_many_c(self, object events) except -1  # a list or a tuple
@@ -15,5 +15,6 @@ cdef class NullSink(Sink):
     cdef void count_c(self, Py_ssize_t n) noexcept
 
 
+cdef int uninitialised(object sink) except -1
 cdef int register_native(type sink) except -1
 cdef bint is_native(object sink, str method)

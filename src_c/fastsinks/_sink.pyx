@@ -88,6 +88,11 @@ cdef class NullSink(Sink):
         FS_ADD(self._count, n)
 
 
+cdef int uninitialised(object sink) except -1:
+    """For sinks that need their ``__init__``; until then they are closed."""
+    raise RuntimeError(f"{type(sink).__name__}: __init__() of the base class was not called")
+
+
 # The methods of compiled sinks: a subclass in Python may override one of them, and must
 # then be called through it.
 cdef set _native_methods = set()

@@ -8,7 +8,7 @@ cdef class RetryStrategy:
 cdef class Bounded(RetryStrategy):
     cdef readonly object max_attempts  # set once, like max_elapsed
     cdef readonly object max_elapsed
-    cdef bint _limited  # either is given
+    cdef bint _limited  # set once: either is given
     cdef fs_lock _lock
     cdef unsigned long long _failures  # _lock: consecutive, of all events
     cdef double _last  # _lock: when the last one was
@@ -21,11 +21,11 @@ cdef class Bounded(RetryStrategy):
 
 cdef class Breaker(Bounded):
     cdef readonly unsigned long long threshold  # set once
-    cdef readonly double backoff
+    cdef readonly double backoff  # set once
 
 
 cdef class ExponentialBackoff(Bounded):
-    cdef readonly double base  # set once
+    cdef readonly double base  # set once, like the next two
     cdef readonly double factor
     cdef readonly double max
 

@@ -34,9 +34,9 @@ cdef class RetryStrategy:
 cdef class Tracked:
     """One event's attempts, for callers of failure() who do not count for themselves."""
 
-    cdef object event  # kept, so that its id stays its own
-    cdef unsigned long attempts
-    cdef double since
+    cdef object event  # set once: kept, so that its id stays its own
+    cdef unsigned long attempts  # the strategy's _lock
+    cdef double since  # set once
 
 
 cdef class Bounded(RetryStrategy):

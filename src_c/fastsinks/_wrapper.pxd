@@ -11,5 +11,6 @@ cdef class Wrapper(Sink):
     cdef bint _closing  # _lock: somebody does
     cdef bint _finished  # _lock: it is closed
 
+    cdef int refuse(self) except -1
     cdef void interrupt(self) noexcept
     cdef int after_fork(self) except -1

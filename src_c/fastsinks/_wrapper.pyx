@@ -2,9 +2,10 @@
 """A sink around another one, which it closes once."""
 
 from fastsinks import _check, _worker
-from fastsinks._errors import CloseTimeoutError
+from fastsinks._errors import CloseTimeoutError, SinkClosedError
 
 from ._destination cimport Destination
+from ._sink cimport uninitialised
 from ._sync cimport (
     FS_FOREVER,
     fs_acquire,
@@ -28,9 +29,13 @@ cdef class Wrapper(Sink):
     def __cinit__(self, *args, **kwargs):
         fs_lock_init(&self._lock)
         fs_signal_init(&self._changed)
+        self._closed = True  # until there is a destination
 
     def __init__(self, dst):
+        cdef bint first = self._dst is None
         self._dst = Destination(dst)
+        if first:
+            self._closed = False
 
     def close(self, timeout=None):
         """Close the inner sink. Every caller returns when that is done; idempotent.
@@ -42,6 +47,8 @@ cdef class Wrapper(Sink):
         cdef double deadline = fs_now() + _check.timeout(timeout)
         cdef unsigned int seen
         cdef bint done = True
+        if self._dst is None:
+            uninitialised(self)
         if fs_is_inherited(&self._lock):
             self.after_fork()
         fs_acquire(&self._lock)
@@ -79,6 +86,12 @@ cdef class Wrapper(Sink):
             self._closer = 0
             fs_notify(&self._lock, &self._changed)
             fs_release(&self._lock)
+
+    cdef int refuse(self) except -1:
+        """What a write to a closed sink raises."""
+        if self._dst is None:
+            uninitialised(self)
+        raise SinkClosedError
 
     cdef void interrupt(self) noexcept:
         """For subclasses: the sink has just been closed; no lock is held."""

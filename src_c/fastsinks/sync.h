@@ -178,8 +178,8 @@ static inline void fs_acquire(fs_lock *lock) { (void)lock; }
 
 static inline void fs_release(fs_lock *lock) { (void)lock; }
 
-/* Wake all who wait for the signal; call with the GIL. A waiter has counted itself before it gave the GIL
- * away, and looks at the count again under the mutex before it sleeps. */
+/* Wake all who wait for the signal; call with the GIL. A waiter has counted itself before it
+ * gave the GIL away, and looks at the count again under the mutex before it sleeps. */
 static inline void fs_notify(fs_lock *lock, fs_signal *signal) {
     __atomic_store_n(&signal->count, signal->count + 1, __ATOMIC_RELAXED);
     if (__builtin_expect(__atomic_load_n(&signal->waiters, __ATOMIC_RELAXED) != 0, 0)) {
