@@ -29,6 +29,7 @@ from support import (
 )
 
 from fastsinks import (
+    Breaker,
     Broadcaster,
     Channel,
     CloseTimeoutError,
@@ -40,6 +41,7 @@ from fastsinks import (
     RetryingSink,
     SinkClosedError,
 )
+from fastsinks._backend import Counters
 
 SOON = 0.2
 
@@ -462,6 +464,41 @@ class TestOthers:
         assert rings > 0
         assert len(list(channel)) == writes + rings
         assert len(events) == 2 * (writes + rings)
+
+    def test_a_handler_may_read_and_count_what_it_interrupts(self):
+        """What guards a few numbers is locked, too, while it is changed."""
+        counters, sink, strategy = Counters(), NullSink(), Breaker(1, 0.0, max_attempts=1 << 40)
+        rings = counted = 0
+
+        def count():
+            counters.success("200 OK", 1)
+            counters.failure("404 Not Found", 1)
+            counters.error(1)
+            sink.write("event")
+            strategy.failure("event", None)
+            strategy.proceed("event")
+
+        def handler(number, frame):
+            nonlocal rings
+            rings += 1
+            assert list(counters.statuses()) in ([], ["200 OK"], ["200 OK", "404 Not Found"])
+            count()
+
+        before = signal.signal(signal.SIGVTALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0002, 0.0002)
+            deadline = time.monotonic() + 0.5
+            while time.monotonic() < deadline:
+                count()
+                counted += 1
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, before)
+        assert rings > 0
+        total = counted + rings
+        assert counters.statuses() == {"200 OK": total, "404 Not Found": total}
+        assert (counters.successes, counters.failures, counters.errors) == (total,) * 3
+        assert sink.count == total
 
 
 PROGRAM = """

@@ -4,7 +4,11 @@ The originals are docker/go-events and the notifications package of distribution
 both in Go. Each docstring says what happens there.
 """
 
+import os
 import statistics
+import subprocess
+import sys
+import sysconfig
 import threading
 import time
 from types import SimpleNamespace
@@ -19,8 +23,9 @@ from support import (
     RefusedError,
     Task,
     Waits,
-    eventually,
     ledger,
+    python_command,
+    python_environment,
     run_clean,
     together,
 )
@@ -290,6 +295,54 @@ def test_the_log_shows_types_and_not_contents(caplog):
     assert len(caplog.records) < 10
 
 
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory):
+    """A library to be loaded first: in its process the wall clock can be set, also for C."""
+    source = tmp_path_factory.mktemp("clock") / "clock.c"
+    source.write_text(
+        """
+        #define _GNU_SOURCE
+        #include <sys/syscall.h>
+        #include <time.h>
+        #include <unistd.h>
+
+        struct micro { time_t sec; long usec; };
+        static volatile long ahead;
+
+        void step_the_wall_clock(int seconds) { ahead += seconds; }
+
+        int clock_gettime(clockid_t id, struct timespec *now) {
+            int failed = (int)syscall(SYS_clock_gettime, id, now);
+            if (!failed && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
+                now->tv_sec += ahead;
+            return failed;
+        }
+
+        int gettimeofday(struct micro *now, void *zone) {
+            struct timespec at;
+            (void)zone;
+            clock_gettime(CLOCK_REALTIME, &at);
+            now->sec = at.tv_sec;
+            now->usec = at.tv_nsec / 1000;
+            return 0;
+        }
+
+        time_t time(time_t *now) {
+            struct timespec at;
+            clock_gettime(CLOCK_REALTIME, &at);
+            if (now)
+                *now = at.tv_sec;
+            return at.tv_sec;
+        }
+        """
+    )
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    library = source.with_suffix(".so")
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    # After what is loaded first already: a sanitizer has to be the very first.
+    return f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
+
+
 class TestBackoff:
     def test_it_does_not_fall_at_56_failures(self):
         """docker/go-events retry.go: the shift overflows; 20 s becomes 1 s at 56 failures."""
@@ -308,15 +361,40 @@ class TestBackoff:
             strategy.failure("event", OSError())
             assert 0 <= strategy.proceed("event") < 20
 
-    @pytest.mark.parametrize("step", [-(10.0**6), 10.0**6])
-    def test_a_clock_that_is_set_stalls_nothing(self, monkeypatch, step):
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs LD_PRELOAD")
+    @pytest.mark.parametrize("step", [-(10**6), 10**6])
+    def test_a_clock_that_is_set_stalls_nothing(self, clock, step):
         """distribution notifications/sinks.go: the breaker reads the wall clock."""
-        breaker = Breaker(1, 0.1)
-        breaker.failure("event", OSError())
-        now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now + step)
-        assert 0 < breaker.proceed("event") <= 0.1
-        eventually(lambda: breaker.proceed("event") <= 0, timeout=2.0)
+        code = f"""
+            import ctypes, time
+            from fastsinks import Breaker, ExponentialBackoff
+
+            breaker = Breaker(1, 100.0, max_elapsed=1000.0)
+            short = Breaker(1, 0.1)
+            bounded = ExponentialBackoff(0, 0, max_elapsed=0.1)
+            for strategy in (breaker, short, bounded):
+                assert not strategy.failure("event", OSError())
+            before = time.time()
+            ctypes.CDLL(None).step_the_wall_clock({step})
+            assert abs(time.time() - before - {step}) < 100
+            assert 50 < breaker.proceed("event") <= 100
+            assert not breaker.failure("event", OSError())
+            deadline = time.monotonic() + 10
+            while short.proceed("event") > 0:
+                assert time.monotonic() < deadline
+            while not bounded.failure("event", OSError()):
+                assert time.monotonic() < deadline
+        """
+        done = subprocess.run(
+            python_command(code),
+            env={**python_environment(), "LD_PRELOAD": clock},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.stderr == ""
+        assert done.returncode == 0
 
     def test_after_a_back_off_comes_a_probe(self):
         """docker/go-events retry.go before 39718a2: after the wait it asked, and waited, again."""
