@@ -26,7 +26,6 @@ import weakref
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from threading import get_ident
 from time import monotonic
 from typing import Any, NamedTuple
@@ -108,9 +107,17 @@ class _Locked:
         return self._own[1]
 
 
-def _set_once(name: str) -> Any:
-    """An attribute that others read, of which a field of ours has the value."""
-    return property(attrgetter(name))
+class _SetOnce:
+    """An attribute that others may read alone: a field of ours has the value."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, thing: Any, owner: type | None = None) -> Any:
+        return self if thing is None else getattr(thing, f"_{self._name}")
+
+    def __set__(self, thing: Any, value: object) -> None:
+        raise AttributeError(f"{self._name} is set once, by the constructor")
 
 
 def _starter(target: Callable[..., None], *args: Any, name: str | None = None) -> tuple[Any, Any]:
@@ -274,8 +281,8 @@ class ignore:
     these fields is accepted.
     """
 
-    media_types = _set_once("_media_types")
-    actions = _set_once("_actions")
+    media_types = _SetOnce()
+    actions = _SetOnce()
 
     def __init__(self, media_types: Iterable[str] = (), actions: Iterable[str] = ()) -> None:
         self._media_types = frozenset(_check.strings("media_types", media_types))
@@ -562,7 +569,7 @@ class Channel(Sink, _Locked):
     and returns when a reader took the event. Any number of writers and readers.
     """
 
-    buffer = _set_once("_buffer")
+    buffer = _SetOnce()
 
     def __init__(self, buffer: int = 0) -> None:
         self._buffer = _check.size("buffer", buffer)
@@ -1013,8 +1020,8 @@ class Queue(Sink, _Locked):
     accepted, one call at a time.
     """
 
-    maxsize = _set_once("_maxsize")
-    name = _set_once("_name")
+    maxsize = _SetOnce()
+    name = _SetOnce()
 
     def __init__(
         self,
@@ -1495,8 +1502,8 @@ class RetryStrategy:
 class _Bounded(_Locked, RetryStrategy):
     """Counts consecutive failures, of all events, and gives up on an event by its own count."""
 
-    max_attempts = _set_once("_max_attempts")
-    max_elapsed = _set_once("_max_elapsed")
+    max_attempts = _SetOnce()
+    max_elapsed = _SetOnce()
 
     def __init__(self, max_attempts: int | None, max_elapsed: float | None) -> None:
         if max_attempts is not None:
@@ -1543,8 +1550,8 @@ class _Bounded(_Locked, RetryStrategy):
 class Breaker(_Bounded):
     """No wait below ``threshold`` consecutive failures, then ``backoff`` seconds since the last."""
 
-    threshold = _set_once("_threshold")
-    backoff = _set_once("_backoff")
+    threshold = _SetOnce()
+    backoff = _SetOnce()
 
     def __init__(
         self,
@@ -1568,9 +1575,9 @@ class Breaker(_Bounded):
 class ExponentialBackoff(_Bounded):
     """After n failures in a row a uniform draw from ``[0, min(max, base + factor * 2**(n-1)))``."""
 
-    base = _set_once("_base")
-    factor = _set_once("_factor")
-    max = _set_once("_max")
+    base = _SetOnce()
+    factor = _SetOnce()
+    max = _SetOnce()
 
     def __init__(
         self,
@@ -1813,9 +1820,9 @@ class RetryingSink(_Wrapper):
 class Counters(_Locked):
     """What became of the attempts at an endpoint, in events. Any thread may count."""
 
-    successes = _set_once("_successes")
-    failures = _set_once("_failures")
-    errors = _set_once("_errors")
+    successes = _SetOnce()
+    failures = _SetOnce()
+    errors = _SetOnce()
 
     def __init__(self) -> None:
         super().__init__()
