@@ -582,10 +582,6 @@ class Channel(Sink, _Locked):
         self._watchers = []
         self._items = deque()  # what there was is for readers in the parent
 
-    @property
-    def buffer(self) -> int:
-        return self._buffer
-
     def __len__(self) -> int:
         _look_for_fork()
         return len(self._items) if self._buffer else 0
