@@ -83,7 +83,7 @@ typedef void *FS_SHARED fs_pointer;
 
 /* An object's lock, and where those sleep who wait for one of the object's signals. */
 typedef struct {
-    unsigned long generation;
+    unsigned long generation; /* set when it is made, or made anew in a child */
     pthread_mutex_t mutex;
     pthread_cond_t cond;
 } fs_lock;
