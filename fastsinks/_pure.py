@@ -821,13 +821,12 @@ class Dispatcher(_Locked):
                             self._start()  # somebody has to stand by
                         elif self._ready and not self._ticking:
                             self._watch.notify()
-                        strand._settled = False
                         self._lock.release()
                         try:
                             outcome = strand._run()
                         finally:
                             self._lock.acquire()
-                        self._settle(strand, outcome)
+                        self._settle(strand, outcome, [])
                         del strand
                         blocked = epoch != self._epoch  # another has had this one's turn since
                         if not blocked:
@@ -839,11 +838,11 @@ class Dispatcher(_Locked):
                 self._cond.notify_all()
                 self._change.notify_all()
 
-    def _settle(self, strand: Any, outcome: str) -> None:
-        """Under the lock, after a run; once, however often it is called."""
-        if strand._settled:
+    def _settle(self, strand: Any, outcome: str, settled: list[bool]) -> None:
+        """Under the lock, after a run; once for each list, however often it is called."""
+        if settled:
             return
-        strand._settled = True
+        settled += (True,)
         self._progress += 1
         if outcome == "more":
             self._ready += (strand,)
@@ -877,7 +876,7 @@ class Dispatcher(_Locked):
         was = here.runs_queues
         interrupts: list[BaseException] = []
         outcome = ""
-        strand._settled = False
+        settled: list[bool] = []
         try:
             if not was:
                 here.interrupts = interrupts
@@ -891,10 +890,10 @@ class Dispatcher(_Locked):
             here.runs_queues = was
             try:
                 with self._lock:
-                    self._settle(strand, outcome)
+                    self._settle(strand, outcome, settled)
             finally:  # it may have been struck before it began
                 with self._lock:
-                    self._settle(strand, outcome)
+                    self._settle(strand, outcome, settled)
         if interrupts:
             raise interrupts[0]
         return True
@@ -1061,7 +1060,6 @@ class Queue(Sink, _Locked):
         self._attempt: _Attempt | None = None  # how far the retrying sink got with _block
         self._settling = 0  # counted, but not yet reported to listeners and dead letter
         self._linger_until = 0.0  # zero: does not linger
-        self._settled = True  # the dispatcher knows how the last run ended; its lock
         self._hurry = 0  # _appended at the last flush: no lingering below
         self._scheduled = False  # ready, running or on a timer
         self._ticket = 0  # the dispatcher's: not zero while on a timer
