@@ -104,7 +104,7 @@ class Feeder(threading.Thread):
                     block = []
                     self.lines = number
                     self.malformed += 1
-                    self._display.message(f"fastsinks: {self.source}: line {number:,}: {error}")
+                    self._display.message(f"fastsinks: {self.source}: line {number}: {error}")
                 if len(block) >= BLOCK:
                     if not self._hand_over(block, number):
                         return False
