@@ -306,7 +306,7 @@ def test_a_fork_can_close_whatever_its_parent_was_doing(receiver: Receiver, gate
     lanes: Any = endpoint._lanes
 
     def hand_over() -> None:
-        with lanes._turns.get().changed:
+        with lanes._turns.get().lock:
             gate()
 
     task = Task(hand_over)
