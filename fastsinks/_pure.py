@@ -42,6 +42,7 @@ from ._stats import LATENCY_BOUNDS, QueueStats
 
 GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
 CLOSE_GRACE = 0.06  #: ... and for its close() to end: an inner queue has a grace of its own
+LATE = 0.5  #: ... where it is one of ours, which ends within its own
 TICK = 0.001  #: seconds without progress after which running workers count as blocked
 NEXT_TICK = 0.004  #: ... and those that took over from them
 HELP = 0.02  #: seconds that who waits for a queue goes without a look whether to help
@@ -1447,7 +1448,10 @@ class Queue(Sink, _Locked):
                 self._dispatcher._expedite(self)  # its next step finds the sink closed
         now = monotonic()
         if self._wait(lambda: not self._block, now + GRACE):
-            self._wait(lambda: self._finished, now + CLOSE_GRACE)
+            # A queue keeps to its own deadline, and then says what is left: the complete list
+            # is worth more than being punctual on a machine that has too much to do.
+            late = LATE if isinstance(self._dst, Queue) else CLOSE_GRACE
+            self._wait(lambda: self._finished, now + late)
         with self._lock:
             done = 0
             if self._attempt is not None:

@@ -322,13 +322,14 @@ def measure() -> tuple[int, int, list[int]]:
 def do(kind: str, count: int) -> tuple[int, int, list[int]]:
     """Bytes, blocks of Python's allocator and references that have come to stay."""
     run = KINDS[kind][1]()
+    at_rest = measure()[2]  # now: after a run, a worker may still be on its way out of a queue
     run(max(1, count // 10))
     before = measure()
     run(count)
     deadline = time.monotonic() + 10.0
-    while True:  # a worker may still be on its way out of the last queue
+    while True:
         after = measure()
-        references = [new - old for new, old in zip(after[2], before[2], strict=True)]
+        references = [new - old for new, old in zip(after[2], at_rest, strict=True)]
         if not any(references) or time.monotonic() > deadline:
             break
         time.sleep(0.01)
