@@ -889,6 +889,8 @@ class Dispatcher(_Locked):
             raise
         finally:
             here.runs_queues = was
+            if not was:
+                here.interrupts = None  # else they, their frames and events would outlive the call
             try:
                 with self._lock:
                     self._settle(strand, outcome, settled)

@@ -291,6 +291,8 @@ cdef class Dispatcher:
         fs_release_leaf(&self._lock)
         if strand == NULL:
             here.runs_queues = is_worker
+            if not is_worker:
+                here.interrupts = None
             return False
         # No Python code here but in run(), which looks after it: the handler of a signal could
         # raise in it, and the queue would never be settled.
@@ -300,6 +302,8 @@ cdef class Dispatcher:
         self.settle(strand, outcome)
         fs_release_leaf(&self._lock)
         here.runs_queues = is_worker
+        if not is_worker:
+            here.interrupts = None  # else they, their frames and events would outlive the call
         if outcome == IDLE:
             decref(owner)
         if interrupts:
