@@ -71,7 +71,7 @@ def switches():
         if int(task.name) != threading.get_native_id():
             try:
                 status = (task / "status").read_text()
-            except FileNotFoundError:  # it has just ended
+            except (FileNotFoundError, ProcessLookupError):  # its thread ends meanwhile
                 continue
             found[task.name] = int(re.search(r"\nvoluntary_ctxt_switches:\t(\d+)", status)[1])
     return found
