@@ -163,7 +163,7 @@ def test_bad_timeouts_close_nothing(timeout: Any, error: type[Exception]) -> Non
 
 def test_ctrl_c_interrupts_a_request() -> None:
     with Receiver(stall()) as receiver, HTTPSink(receiver.url(), timeout=LONG) as sink:
-        assert interrupt(lambda: sink.write("event")) < 0.2
+        assert interrupt(lambda: sink.write("event")) < 1.0
         receiver.wait_no_connection()
         sink.write("the next request works")
         assert len(receiver.requests) == 2
@@ -174,7 +174,7 @@ def test_ctrl_c_interrupts_the_wait_for_a_turn() -> None:
         sink = HTTPSink(receiver.url(), timeout=LONG)
         task = Task(sink.write, "event")
         receiver.wait(1)
-        assert interrupt(lambda: sink.write("event")) < 0.2
+        assert interrupt(lambda: sink.write("event")) < 1.0
         sink.close()
         with pytest.raises(SinkClosedError):
             task.result()

@@ -61,6 +61,7 @@ class TestLatencies:
 
     def test_each_event_is_as_old_as_it_is(self, dst: Steps) -> None:
         with make(dst) as queue:
+            start = time.monotonic()
             queue.write("first")
             eventually(lambda: dst.attempts)
             passes(0.12)
@@ -68,23 +69,28 @@ class TestLatencies:
             queue.write("second")  # waits for the first
             passes(0.12)
             dst.let_one_go()
-            assert queue.latencies()[0] == (0, 0, 0, 1, 0, 0, 0, 0, 0)
+            eventually(lambda: sum(queue.latencies()[0]) == 1)
+            first = time.monotonic() - start
+            assert sum(queue.latencies()[0][:3]) == 0  # none within 0.1 s
             dst.let_one_go()
             assert queue.flush(DEADLINE)
             second = time.monotonic() - began
             buckets, seconds = queue.latencies()
-            assert buckets == (0, 0, 0, 2, 0, 0, 0, 0, 0)
-            assert 0.24 + 0.12 <= seconds <= 0.24 + second + 0.2
+            assert (sum(buckets), sum(buckets[:3])) == (2, 0)
+            assert 0.24 + 0.12 <= seconds <= first + second
 
     def test_idleness_is_not_counted(self) -> None:
         with make(Recorder()) as queue:
+            busy = 0.0
             for _ in range(3):
+                began = time.monotonic()
                 queue.write("event")
                 assert queue.flush(DEADLINE)
+                busy += time.monotonic() - began
                 passes(0.15)
             buckets, seconds = queue.latencies()
-            assert sum(buckets[:3]) == 3, buckets
-            assert seconds < 0.3
+            assert sum(buckets) == 3
+            assert seconds <= busy
 
     def test_no_event_looks_younger_than_it_is(self) -> None:
         """However many there are, in whatever blocks: marks are few, and err on one side."""
