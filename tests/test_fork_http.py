@@ -12,7 +12,7 @@ import pytest
 import trustme
 from gunicorn_server import Gunicorn
 from monitored import get
-from receiver import Receiver, answer, when
+from receiver import Connection, Receiver, Request, answer, when
 from support import Gate, eventually, python_environment
 
 
@@ -138,7 +138,13 @@ def test_multiprocessing(method: str, gate: Gate, tmp_path: Path) -> None:
             """
         )
     )
-    with Receiver() as idle, Receiver(when(gate, answer())) as busy:
+
+    def keeps_the_parent(connection: Connection, request: Request) -> bool:
+        if request.events == ["parent"]:  # which a worker's request may overtake
+            gate()
+        return answer()(connection, request)
+
+    with Receiver() as idle, Receiver(default=keeps_the_parent) as busy:
         process = subprocess.Popen(
             [sys.executable, "-W", "error", str(file), method, idle.url(), busy.url()],
             env=python_environment(),
@@ -149,6 +155,7 @@ def test_multiprocessing(method: str, gate: Gate, tmp_path: Path) -> None:
         with process:
             assert process.stdout is not None
             assert process.stdout.readline() == "forked\n"
+            gate.wait_entered()
             gate.open()
             process.communicate("go on\n", timeout=20)
         assert process.returncode == 0
