@@ -1230,8 +1230,11 @@ class Queue(Sink, _Locked):
             self._trouble.happened(lost[0], reason, len(lost))
         finally:
             _user.bury(self._dead_letter, lost)
-            for event in lost:
-                _user.notify(self._listeners, "egress", event)
+            self._tell_egress(lost)
+
+    def _tell_egress(self, events: list[Any]) -> None:
+        for event in events if self._listeners else ():
+            _user.notify(self._listeners, "egress", event)
 
     # -- delivering; only the worker that runs this queue gets here, one at a time
 
@@ -1326,8 +1329,7 @@ class Queue(Sink, _Locked):
                 self._report(lost, describe_error(error) if error else "")
             else:
                 self._trouble.over()
-            for event in block[:delivered] if self._listeners else ():
-                _user.notify(self._listeners, "egress", event)
+            self._tell_egress(block[:delivered])
         except BaseException as trouble:  # a log handler's: this thread is a worker
             _log.error("%s: %s", self._name, describe_error(trouble))
         finally:
@@ -1458,6 +1460,7 @@ class Queue(Sink, _Locked):
             done = 0
             if self._attempt is not None:
                 done, self._attempt.taken = self._attempt.done, True
+            passed = self._block[:done]
             left = self._left + self._block[done:] + waiting
             self._delivered += done
             self._dropped += len(left)
@@ -1469,6 +1472,7 @@ class Queue(Sink, _Locked):
             if left:
                 self._report(left, "closed before it was delivered")
                 self._trouble.over()
+            self._tell_egress(passed)
         finally:
             with self._lock:
                 if isinstance(self._close_error, CloseTimeoutError):

@@ -13,12 +13,22 @@ from support import (
     Recorder,
     Task,
     Token,
+    Waits,
     eventually,
     ledger,
     together,
 )
 
-from fastsinks import NullSink, Queue, QueueFullError, Sink, SinkClosedError
+from fastsinks import (
+    Breaker,
+    CloseTimeoutError,
+    NullSink,
+    Queue,
+    QueueFullError,
+    RetryingSink,
+    Sink,
+    SinkClosedError,
+)
 
 
 class TestListeners:
@@ -50,6 +60,41 @@ class TestListeners:
         for listener in (first, second):
             assert listener.entered == list(range(12))
             assert listener.left == list(range(12))
+
+    def test_each_event_of_a_block_that_fails_half_way(self):
+        def hook(events):
+            if events == [2]:
+                raise SinkClosedError
+
+        listener = Counting()
+        sink = RetryingSink(Recorder(hook), Breaker(1, 0.0))
+        with Queue(sink, batch_size=4, listeners=[listener]) as queue:
+            queue.write_many(range(6))
+            assert queue.flush(DEADLINE)
+            assert ledger(queue) == (6, 4, 2, 0)
+            assert sorted(listener.left) == list(range(6))
+
+    @pytest.mark.parametrize("where", ["in back-off", "in the destination"])
+    def test_each_event_of_a_block_that_is_given_up_half_way(self, where, gate):
+        def hook(events):
+            if events == [2]:
+                if where == "in the destination":
+                    gate()
+                raise OSError
+
+        listener, strategy = Counting(), Waits()
+        sink = RetryingSink(Recorder(hook), strategy)
+        queue = Queue(sink, batch_size=4, listeners=[listener])
+        queue.write_many(range(6))
+        if where == "in the destination":
+            gate.wait_entered()
+        else:
+            assert strategy.failed.wait(DEADLINE)
+        with pytest.raises(CloseTimeoutError) as caught:
+            queue.close(0)
+        assert caught.value.undelivered == [2, 3, 4, 5]
+        assert ledger(queue) == (6, 2, 4, 0)
+        eventually(lambda: sorted(listener.left) == list(range(6)))
 
     def test_ingress_comes_before_delivery_under_several_writers(self):
         entered = set()

@@ -89,6 +89,7 @@ cdef class Queue(Sink):
     cdef Summons wake(self) noexcept
     cdef object trouble(self)
     cdef int report(self, list lost, str reason) except -1
+    cdef int tell_egress(self, list events) except -1
     cdef Outcome turn(self) noexcept
     cdef Step next_step(self) noexcept
     cdef int deliver_instantly(self, double *end) except -1

@@ -493,9 +493,13 @@ cdef class Queue(Sink):
             self._troubled = True  # not before: a delivery's over() would come too early
             fs_release(&self._lock)
             _user.bury(self._dead_letter, lost)
-            if self._listeners:
-                for event in lost:
-                    _user.notify(self._listeners, "egress", event)
+            self.tell_egress(lost)
+        return 0
+
+    cdef int tell_egress(self, list events) except -1:
+        if self._listeners:
+            for event in events:
+                _user.notify(self._listeners, "egress", event)
         return 0
 
     # --------------------------------------- delivering: a worker, one at a time
@@ -811,12 +815,12 @@ cdef class Queue(Sink):
         mine = self._in_flight > 0  # else a closer has accounted for it
         if mine:
             self.measured(done + n)
+            self._settling = done + n
             if self._abandoned and lost is not None:
                 self.finish(done, 0)
                 self._left = lost
-                mine = False
+                lost = None
             else:
-                self._settling = n
                 self.finish(done, n)
             self._block = None
             self._attempt = None
@@ -828,6 +832,8 @@ cdef class Queue(Sink):
             try:
                 if lost is not None:
                     self.report(lost, describe_error(error))
+                if done:
+                    self.tell_egress(block[:done])
             finally:
                 acquire(self)
                 self.settled()
@@ -845,8 +851,7 @@ cdef class Queue(Sink):
             if troubled:
                 self.trouble().over()
             if self._listeners:
-                for event in [<object>single] if block is None else block:
-                    _user.notify(self._listeners, "egress", event)
+                self.tell_egress([<object>single] if block is None else block)
         except BaseException as error:
             _log.error("%s: %s", self.name, describe_error(error))
         return 0
@@ -1070,6 +1075,8 @@ cdef class Queue(Sink):
         if left:
             self.report(left, "closed before it was delivered")
             self.trouble().over()
+        if done:
+            self.tell_egress(block[:done])
         if interrupt is not None:
             raise interrupt
         if isinstance(error, CloseTimeoutError):
