@@ -7,6 +7,7 @@ can be seen is a number.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -506,6 +507,28 @@ def run_clean(code: str, *, timeout: float = 20.0) -> str:
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert done.stderr == "", done.stderr
     return done.stdout
+
+
+class LateError(AssertionError):
+    """Something took longer than it may: a defect, or the machine had something else to do."""
+
+
+def in_time(seconds: float, bound: float) -> None:
+    if seconds >= bound:
+        raise LateError(f"took {seconds:.3f} s, {bound:.3f} s at most are allowed")
+
+
+def punctual(test: Callable[..., None]) -> Callable[..., None]:
+    """Bounds of time hold in the best of a few runs: a busy machine keeps any thread waiting."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **options: Any) -> None:
+        for _ in range(3):
+            with contextlib.suppress(LateError):
+                return test(*args, **options)
+        return test(*args, **options)
+
+    return run
 
 
 def alone(test: Callable[[], None]) -> Callable[[], None]:
