@@ -26,6 +26,7 @@ import weakref
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat, starmap
 from threading import get_ident
 from time import monotonic
 from typing import Any, NamedTuple
@@ -863,40 +864,42 @@ class Dispatcher(_Locked):
         leave it in the next destination that blocks, beyond its own deadline.
         Whether something was run.
         """
-        with self._lock:
-            self._promote(monotonic())
-            if self._ready and not self._stopped:
-                self._call()  # whoever should have may have been struck before
-                if self._is_deserted():
-                    self._start()
-            if not self._is_deserted():
-                return False
-            strand = self._ready[0]
-            del self._ready[0]
         here = _worker.here
         was = here.runs_queues
         interrupts: list[BaseException] = []
+        strand: Any = None
         outcome = ""
         settled: list[bool] = []
         try:
+            with self._lock:
+                self._promote(monotonic())
+                if self._ready and not self._stopped:
+                    self._call()  # whoever should have may have been struck before
+                    if self._is_deserted():
+                        self._start()
+                if not self._is_deserted():
+                    return False
+                strand = self._ready[0]
+                del self._ready[0]
             if not was:
                 here.interrupts = interrupts
             here.runs_queues = True
             outcome = strand._run()
         except BaseException:  # Ctrl-C, outside the destination
-            strand._runner = None
-            outcome = "timer" if strand._ticket else "more" if strand._scheduled else "idle"
+            if strand is not None:
+                outcome = strand._struck()
             raise
         finally:
             here.runs_queues = was
             if not was:
                 here.interrupts = None  # else they, their frames and events would outlive the call
-            try:
-                with self._lock:
-                    self._settle(strand, outcome, settled)
-            finally:  # it may have been struck before it began
-                with self._lock:
-                    self._settle(strand, outcome, settled)
+            if strand is not None:
+                try:
+                    with self._lock:
+                        self._settle(strand, outcome, settled)
+                finally:  # it may have been struck before it began
+                    with self._lock:
+                        self._settle(strand, outcome, settled)
         if interrupts:
             raise interrupts[0]
         return True
@@ -908,12 +911,17 @@ class Dispatcher(_Locked):
         return _worker.here.runs_queues and not (self._coming or self._watching or self._standing)
 
     def _promote(self, now: float) -> None:
-        """Make the queues ready whose time has come; forget timers that were cut short."""
+        """Make the queues ready whose time has come; forget timers that were cut short.
+
+        Ready first, and without a call: a signal that strikes on the way back from heappop()
+        must not find a queue that is in neither.
+        """
         while self._timers and (self._timers[0][0] <= now or not self._timers[0][2]._ticket):
-            _, ticket, strand = heapq.heappop(self._timers)
+            _, ticket, strand = self._timers[0]
             if strand._ticket == ticket:
                 strand._ticket = 0
-                self._ready.append(strand)
+                self._ready += (strand,)
+            heapq.heappop(self._timers)
 
     def _take_turn(self) -> bool:
         """Park until there is a turn to take (true) or nothing to do here (false)."""
@@ -1116,7 +1124,7 @@ class Queue(Sink, _Locked):
     def _measure(self, count: int) -> None:
         """The oldest ``count`` events are done with."""
         now = monotonic()
-        for _ in range(count if self._since else 0):
+        for _ in range(min(count, len(self._since))):
             age = now - self._since.popleft()
             self._latencies[bisect_left(LATENCY_BOUNDS, age)] += 1
             self._latency_total += age
@@ -1265,6 +1273,13 @@ class Queue(Sink, _Locked):
                     self._runner = None
                     return "more"
 
+    def _struck(self) -> str:
+        """Outside the destination, on the thread of who helps: what becomes of the turn."""
+        self._runner = None
+        if not (self._finished or self._abandoned):
+            self._dst_closing = False  # not yet begun
+        return "timer" if self._ticket else "more" if self._scheduled else "idle"
+
     def _take(self) -> str:
         """Put the next events into ``_block``; or say why there are none to deliver."""
         if self._block:
@@ -1287,7 +1302,9 @@ class Queue(Sink, _Locked):
                 self._dispatcher._schedule_at(self._linger_until, self, lingers=True)
                 return "timer"
         self._linger_until = 0.0
-        self._block = [self._waiting.popleft() for _ in range(n)]
+        batch = starmap(self._waiting.popleft, repeat((), n))
+        self._block = []
+        self._block += batch  # taken in one step: no signal strikes who helps in between
         if self._retrying is not None:
             self._attempt = _Attempt(self._block, self)
         return ""
@@ -1312,29 +1329,32 @@ class Queue(Sink, _Locked):
         return 0.0
 
     def _finish(self, block: list[Any], delivered: int, error: BaseException | None) -> None:
-        lost = block[delivered:]
-        with self._lock:
-            if self._block is not block:
-                return  # a closer gave up on this block and has accounted for it
-            self._block, self._attempt = [], None
-            self._measure(len(block))
-            self._delivered += delivered
-            if self._abandoned:
-                self._left, lost = lost, []
-            self._dropped += len(lost)
-            self._settling = len(block)  # it has finished when all who are to know it do
-            self._change.notify_all()
+        lost, n = block[delivered:], len(block)
         try:
-            if lost:
-                self._report(lost, describe_error(error) if error else "")
-            else:
-                self._trouble.over()
-            self._tell_egress(block[:delivered])
-        except BaseException as trouble:  # a log handler's: this thread is a worker
-            _log.error("%s: %s", self._name, describe_error(trouble))
-        finally:
             with self._lock:
-                self._settling = 0
+                if self._block is not block:
+                    return  # a closer gave up on this block and has accounted for it
+                self._measure(n)
+                # No call from here to the last count, in which a signal could strike who helps.
+                self._settling = n  # it has finished when all who are to know it do
+                self._block, self._attempt = [], None
+                self._delivered += delivered
+                if self._abandoned:
+                    self._left, lost = lost, []
+                else:
+                    self._dropped += n - delivered
+                self._change.notify_all()
+            try:
+                if lost:
+                    self._report(lost, describe_error(error) if error else "")
+                else:
+                    self._trouble.over()
+                self._tell_egress(block[:delivered])
+            except BaseException as trouble:  # a log handler's: this thread is a worker
+                _log.error("%s: %s", self._name, describe_error(trouble))
+        finally:
+            self._settling = 0
+            with self._lock:
                 self._change.notify_all()
 
     # -- waiting and closing
@@ -1421,17 +1441,19 @@ class Queue(Sink, _Locked):
     def _close_dst(self) -> None:
         """Close ``dst``: on the worker after the last event, else on a thread of its own."""
         try:
-            left = min(self._close_by - monotonic(), FOREVER)
-            _check.close(self._dst, max(0.0, left))
-        except BaseException as error:
-            if not self._abandoned or isinstance(error, CloseTimeoutError):
-                self._close_error = error
-            else:
-                _log.error("%s: close() raised %s", self._name, describe_error(error))
-        self._trouble.over()
-        with self._lock:
+            try:
+                left = min(self._close_by - monotonic(), FOREVER)
+                _check.close(self._dst, max(0.0, left))
+            except BaseException as error:
+                if not self._abandoned or isinstance(error, CloseTimeoutError):
+                    self._close_error = error
+                else:
+                    _log.error("%s: close() raised %s", self._name, describe_error(error))
+            self._trouble.over()
+        finally:  # a signal may strike who helps
             self._finished = True
-            self._change.notify_all()
+            with self._lock:
+                self._change.notify_all()
 
     def _abandon(self, told: list[CloseTimeoutError | None]) -> None:
         """Close ``dst`` at once and give back what is left."""

@@ -509,6 +509,31 @@ def run_clean(code: str, *, timeout: float = 20.0) -> str:
     return done.stdout
 
 
+class Strike(KeyboardInterrupt):
+    """What the handler of a signal raises in a test."""
+
+
+def strike_at(number: int, call: Callable[[], object]) -> bool:
+    """Strike a call on its way back from a function of C's; false if it called fewer."""
+    left = number
+
+    def strike(frame: Any, what: str, function: Any) -> None:
+        nonlocal left
+        if what == "c_return":
+            left -= 1
+            if left < 0:
+                raise Strike
+
+    try:
+        sys.setprofile(strike)
+        call()
+    except Strike:
+        pass
+    finally:
+        sys.setprofile(None)
+    return left < 0
+
+
 class LateError(AssertionError):
     """Something took longer than it may: a defect, or the machine had something else to do."""
 

@@ -4,6 +4,7 @@ What a call that was struck had committed stays committed, once; nothing else co
 """
 
 import gc
+import itertools
 import logging
 import os
 import random
@@ -13,7 +14,18 @@ import time
 
 import pytest
 from receiver import Receiver
-from support import DEADLINE, DROPPING, Task, ledger, python_command
+from support import (
+    DEADLINE,
+    DROPPING,
+    Fails,
+    Recorder,
+    Strike,
+    Task,
+    Waits,
+    ledger,
+    python_command,
+    strike_at,
+)
 
 from fastsinks import (
     Broadcaster,
@@ -33,10 +45,6 @@ STRIKES = 200
 
 # One that strikes in a weak reference's callback is lost, with that warning.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-class Strike(KeyboardInterrupt):
-    """What the handler raises."""
 
 
 SENDER = """
@@ -232,6 +240,31 @@ class TestQueue:
             assert ledger(queue).accepted == ledger(queue).delivered == len(dst.events)
             check(dst.events, returned, range(5))
         Task(dispatcher.close, DEADLINE).result()
+
+
+class TestEachReturn:
+    """One strike a round, at a place that a storm may miss."""
+
+    @pytest.mark.parametrize("call", ["flush", "close", "dispatcher.close"])
+    def test_of_what_waits_for_an_attempt(self, call):
+        for number in itertools.count():
+            dst, strategy = Recorder(Fails(times=1)), Waits(0.02)
+            dispatcher = Dispatcher()
+            queue = Queue(RetryingSink(dst, strategy), dispatcher=dispatcher)
+            queue.write("one")
+            assert strategy.failed.wait(DEADLINE)
+            calls = {
+                "flush": queue.flush,
+                "close": queue.close,
+                "dispatcher.close": dispatcher.close,
+            }
+            struck = strike_at(number, calls[call])
+            Task(queue.close).result()
+            assert dst.events == ["one"]
+            assert ledger(queue) == (1, 1, 0, 0)
+            Task(dispatcher.close).result()
+            if not struck:
+                break
 
 
 class TestOthers:

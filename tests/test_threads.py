@@ -5,9 +5,12 @@ Each test counts in a process of its own, where all threads are its own.
 
 import _thread
 import gc
+import itertools
+import logging
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -27,6 +30,7 @@ from support import (
     eventually,
     ledger,
     os_threads,
+    strike_at,
 )
 
 from fastsinks import (
@@ -252,6 +256,28 @@ def test_ctrl_c_in_a_destination_that_it_runs_is_its_own():
     assert ledger(queue) == (6, 5, 1, 0)
     queue.close(DEADLINE)
     assert dst.closes == 1
+
+
+@alone
+def test_a_strike_on_the_way_back_from_any_call_loses_nothing_silently():
+    """In the destination it costs the event, as above; elsewhere it may be delivered twice."""
+    logging.disable()
+    sys.unraisablehook = lambda unraisable: None  # a strike in a weak reference's callback
+    start_no_more()
+    for call in ("flush", "close", "dispatcher"):
+        for number in itertools.count():
+            dst, dispatcher = Recorder(), Dispatcher()
+            queue = Queue(dst, batch_size=2, dispatcher=dispatcher)
+            queue.write_many([1, 2, 3])
+            calls = {"flush": queue.flush, "close": queue.close, "dispatcher": dispatcher.close}
+            struck = strike_at(number, calls[call])
+            queue.close(DEADLINE)
+            assert dst.closes <= 1, (call, number)
+            accepted, delivered, dropped, pending = ledger(queue)
+            assert (accepted, delivered + dropped, pending) == (3, 3, 0), (call, number)
+            assert len({1, 2, 3} - {*dst.events}) <= dropped, (call, number)
+            if not struck:
+                break
 
 
 @alone
