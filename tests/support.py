@@ -514,7 +514,11 @@ class Strike(KeyboardInterrupt):
 
 
 def strike_at(number: int, call: Callable[[], object]) -> bool:
-    """Strike a call on its way back from a function of C's; false if it called fewer."""
+    """Strike a call on its way back from a function of C's; false if it called fewer.
+
+    Python code may be struck there, and so the twin; the compiled core is in C all the way
+    and meets a strike in the destination only.
+    """
     left = number
 
     def strike(frame: Any, what: str, function: Any) -> None:
