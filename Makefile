@@ -21,7 +21,7 @@ VENV ?= .venv
 ARGS ?=
 
 bin := $(VENV)/bin
-sources := setup.py $(wildcard src_c/fastsinks/*.pyx src_c/fastsinks/*.pxd src_c/fastsinks/*.h)
+sources := setup.py $(wildcard src_c/fastsinks/_core/*.pyx src_c/fastsinks/_core/*.pxd src_c/fastsinks/_core/*.h)
 
 .PHONY: demo test exits sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
 .DELETE_ON_ERROR:
@@ -72,7 +72,7 @@ bench-record: $(VENV)/.built
 	$(bin)/python -m bench.record $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venvs build dist fastsinks.egg-info fastsinks/*.so
+	rm -rf $(VENV) .venvs build dist fastsinks.egg-info fastsinks/_core/*.so
 	rm -rf .pytest_cache .mypy_cache tests/.mypy_cache .ruff_cache .hypothesis .benchmarks
 	find fastsinks tests -name __pycache__ -prune -exec rm -rf {} +
 

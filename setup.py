@@ -1,4 +1,4 @@
-"""Compiles src_c/fastsinks/*.pyx to the extension modules fastsinks._*.
+"""Compiles src_c/fastsinks/_core/*.pyx to the extension modules fastsinks._core.*.
 
 Everything else about the package is said in pyproject.toml. Two environment
 variables change the compiler's flags:
@@ -18,6 +18,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src_c")
+CORE = SOURCES / "fastsinks" / "_core"
 # Generated C is the same for every interpreter, not for every version of Cython.
 GENERATED = Path("build", f"cython-{Cython.__version__}")
 
@@ -71,15 +72,15 @@ def is_stale(shared: list[Path]) -> bool:
 
 
 def extensions() -> list[Extension]:
-    modules = sorted((SOURCES / "fastsinks").glob("*.pyx"))
+    modules = sorted(CORE.glob("*.pyx"))
     if not modules:
-        raise SystemExit(f"no modules to compile in {SOURCES.absolute()}")
+        raise SystemExit(f"no modules to compile in {CORE.absolute()}")
     compile_flags, sanitize = compiler_flags(), sanitizer_flags()
     return [
         Extension(
-            f"fastsinks.{path.stem}",
+            f"fastsinks._core.{path.stem}",
             [str(path)],
-            include_dirs=[str(SOURCES), str(SOURCES / "fastsinks")],
+            include_dirs=[str(SOURCES), str(CORE)],
             extra_compile_args=compile_flags + sanitize,
             extra_link_args=["-pthread", *sanitize],
         )
@@ -96,8 +97,7 @@ class BuildCore(build_ext):
             self.parallel = os.cpu_count() or 1
 
     def run(self) -> None:
-        folder = SOURCES / "fastsinks"
-        shared = [*folder.glob("*.pxd"), *folder.glob("*.h"), Path("setup.py")]
+        shared = [*CORE.glob("*.pxd"), *CORE.glob("*.h"), Path("setup.py")]
         generated = cythonize(
             self.extensions,
             build_dir=str(GENERATED),

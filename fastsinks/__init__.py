@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._backend import (
+from ._core.backend import (
     Breaker,
     Broadcaster,
     Channel,
@@ -17,8 +17,14 @@ from ._backend import (
     backend,
     ignore,
 )
-from ._errors import CloseTimeoutError, DeliveryError, QueueFullError, SinkClosedError, SinkError
-from ._version import __version__
+from ._core.errors import (
+    CloseTimeoutError,
+    DeliveryError,
+    QueueFullError,
+    SinkClosedError,
+    SinkError,
+)
+from ._core.version import __version__
 from .endpoint import Endpoint, EndpointMetrics
 from .http import HTTPSink
 

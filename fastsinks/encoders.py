@@ -16,8 +16,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
-from . import _json
-from ._errors import DeliveryError
+from ._core.errors import DeliveryError
+from ._http import json
 from .events import EVENTS_MEDIA_TYPE, ZERO_TIME, Event, encode
 
 __all__ = [
@@ -55,7 +55,7 @@ class EnvelopeEncoder:
         try:
             return encode(events)
         except Exception as error:
-            _refuse(_json.write, events, error)
+            _refuse(json.write, events, error)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -78,9 +78,9 @@ class JSONEncoder:
         ValueError for a block without ``array=True``."""
         value = list(events) if self.takes_blocks else _only(self, events)
         try:
-            return _json.write(value)
+            return json.write(value)
         except Exception as error:
-            _refuse(_json.write, events, error)
+            _refuse(json.write, events, error)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'array=True' if self.takes_blocks else ''})"
@@ -95,9 +95,9 @@ class NDJSONEncoder:
     def encode(self, events: Sequence[Any]) -> bytes:
         """Return the lines; DeliveryError (permanent) if an event cannot be written."""
         try:
-            return _json.write_lines(list(events))
+            return json.write_lines(list(events))
         except Exception as error:
-            _refuse(_json.write, events, error)
+            _refuse(json.write, events, error)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -147,9 +147,9 @@ class CloudEventsEncoder:
             _only(self, events)
         try:
             made = [self._cloud_event(event) for event in events]
-            return _json.write(made if self.takes_blocks else made[0])
+            return json.write(made if self.takes_blocks else made[0])
         except Exception as error:
-            _refuse(lambda event: _json.write(self._cloud_event(event)), events, error)
+            _refuse(lambda event: json.write(self._cloud_event(event)), events, error)
 
     def _cloud_event(self, event: Any) -> Mapping[str, Any]:
         if isinstance(event, Mapping) and "specversion" in event:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
-from . import _check
-from ._attempts import Attempts
-from ._backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
-from ._blocks import Blocks
-from ._errors import CloseTimeoutError
-from ._exit import at_exit
-from ._guard import Allow
-from ._lanes import LATE, Lanes
-from ._log import describe_error, logger
+from ._core import arguments
+from ._core.atexit import at_exit
+from ._core.backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
+from ._core.errors import CloseTimeoutError
+from ._core.log import describe_error, logger
+from ._endpoint.lanes import LATE, Lanes
+from ._endpoint.sizing import Blocks
+from ._http.addresses import Allow
+from ._http.outcomes import Attempts
 from .encoders import Encoder
 from .http import HTTPSink
 from .signing import Signer
@@ -101,9 +101,9 @@ class Endpoint(Sink):
         self._strategy = breaker if strategy is None else strategy
         self._threshold = threshold
         self._backoff = backoff
-        self._close_timeout = _check.seconds("close_timeout", close_timeout)
-        self._ignore_media_types = _check.strings("ignore_media_types", ignore_media_types)
-        self._ignore_actions = _check.strings("ignore_actions", ignore_actions)
+        self._close_timeout = arguments.seconds("close_timeout", close_timeout)
+        self._ignore_media_types = arguments.strings("ignore_media_types", ignore_media_types)
+        self._ignore_actions = arguments.strings("ignore_actions", ignore_actions)
         self._http = HTTPSink(
             url,
             timeout=timeout,
@@ -119,8 +119,8 @@ class Endpoint(Sink):
             key: 1 if isinstance(value, str) else len(value)
             for key, value in (headers or {}).items()
         }
-        batch_size = _check.size("batch_size", batch_size, least=1)
-        batch_bytes = _check.size("batch_bytes", batch_bytes, least=1)
+        batch_size = arguments.size("batch_size", batch_size, least=1)
+        batch_bytes = arguments.size("batch_bytes", batch_bytes, least=1)
         if not self._http.takes_blocks:
             batch_size = 1
         self._lanes: Lanes | None = None
@@ -297,7 +297,7 @@ class Endpoint(Sink):
         """
         if self._lanes is None:
             return self._queue.flush(timeout)
-        deadline = monotonic() + _check.timeout(timeout)
+        deadline = monotonic() + arguments.timeout(timeout)
         if self._lanes.delivers_here() or not self._queue.flush(timeout):
             return False
         return self._lanes.flush(max(0.0, deadline - monotonic()))
@@ -312,7 +312,7 @@ class Endpoint(Sink):
         refused, delivery goes on, and what is left at the deadline is logged.
         """
         if self._lanes is not None and self._lanes.delivers_here():
-            _check.timeout(timeout)
+            arguments.timeout(timeout)
             # That lane is busy until this call has returned; somebody else has to wait for it.
             closer = threading.Thread(target=self._close_elsewhere, args=(timeout,), daemon=True)
             closer.start()

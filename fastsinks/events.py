@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from . import _json
+from ._http import json
 
 __all__ = [
     "EVENTS_MEDIA_TYPE",
@@ -188,7 +188,7 @@ def encode(events: Iterable[Any]) -> bytes:
     if isinstance(events, (str, bytes, Mapping)):
         raise TypeError(f"events must be an iterable of events, not one {type(events).__name__}")
     block = events if isinstance(events, (list, tuple)) else list(events)
-    return _json.write({"events": block})
+    return json.write({"events": block})
 
 
 def decode(body: bytes | str) -> Envelope:

@@ -16,17 +16,17 @@ from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
-from . import _check
-from ._attempts import Attempts
-from ._backend import Counters, Sink
-from ._errors import DeliveryError, SinkClosedError
-from ._exchange import Exchange
-from ._guard import Allow, is_public
-from ._log import describe_error, logger
-from ._process import PerProcess
-from ._transport import Answer, Transport
-from ._url import Address
-from ._version import __version__
+from ._core import arguments
+from ._core.backend import Counters, Sink
+from ._core.errors import DeliveryError, SinkClosedError
+from ._core.log import describe_error, logger
+from ._core.per_process import PerProcess
+from ._core.version import __version__
+from ._http.addresses import Allow, is_public
+from ._http.exchange import Exchange
+from ._http.outcomes import Attempts
+from ._http.transport import Answer, Transport
+from ._http.url import Address
 from .encoders import Encoder, EnvelopeEncoder, takes_blocks
 from .signing import Signer, takes_id
 
@@ -114,12 +114,12 @@ class HTTPSink(Sink):
                 f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
             )
         self._ssl_context = ssl_context
-        self._concurrency = _check.size("concurrency", concurrency, least=1)
-        self._retry_after_max = _check.seconds("retry_after_max", retry_after_max)
+        self._concurrency = arguments.size("concurrency", concurrency, least=1)
+        self._retry_after_max = arguments.seconds("retry_after_max", retry_after_max)
         if allow is not None and not callable(allow):
             raise TypeError(f"allow must be callable with an address, unlike {allow!r}")
         self._allow = allow
-        self._listeners = _check.listeners(listeners, "success", "failure", "error")
+        self._listeners = arguments.listeners(listeners, "success", "failure", "error")
         self.log_label = f"{type(self).__name__} {self._address.shown}"  #: its name in log lines
         self._counters = Counters()
         self._attempts = Attempts()
@@ -212,7 +212,7 @@ class HTTPSink(Sink):
         seconds, whichever comes first; nothing accepted can be left. Idempotent.
         """
         super().close(timeout)
-        self._transport().close(_check.timeout(timeout))
+        self._transport().close(arguments.timeout(timeout))
         self._kept.clear()
 
     # -- one attempt
@@ -377,7 +377,7 @@ class HTTPSink(Sink):
 
 
 def _positive(name: str, value: Any) -> float:
-    number = _check.seconds(name, value)
+    number = arguments.seconds(name, value)
     if not number or math.isinf(value):
         raise ValueError(f"{name} must be more than zero and finite, got {value!r}")
     return number

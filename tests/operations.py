@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import fastsinks
-from fastsinks._backend import Counters
+from fastsinks._core.backend import Counters
 
 CHUNK = 10_000
 """Events after which to wait for a queue, whose backlog would else count as grown."""

@@ -34,13 +34,13 @@ from support import (
 )
 
 import fastsinks
-from fastsinks import _lines, _route, _send
-from fastsinks._display import Display, bar, ledger, printable
-from fastsinks._lines import parse, split
-from fastsinks._route import Route, Row
-from fastsinks._send import Feeder, Sending
+from fastsinks._cli import ndjson, route, send
+from fastsinks._cli.display import Display, bar, ledger, printable
+from fastsinks._cli.ndjson import parse, split
+from fastsinks._cli.route import Route, Row
+from fastsinks._cli.send import Feeder, Sending
 
-DATA = Path(fastsinks.__file__).parent / "data" / "registry-events.ndjson"
+DATA = Path(fastsinks.__file__).parent / "_cli" / "data" / "registry-events.ndjson"
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -445,13 +445,13 @@ def test_an_interrupted_block_reaches_all_who_have_room(
         gate.open()
 
     def stop(feeder: Feeder) -> None:
-        monkeypatch.setattr(_send, "TICK", DEADLINE)
+        monkeypatch.setattr(send, "TICK", DEADLINE)
         Task(open_once_waited_for)
 
     monkeypatch.setattr(Feeder, "stop", stop)
     with Receiver() as other:
         last = Route("last", other.url())
-        monkeypatch.setattr(_route, "Endpoint", Halfway)
+        monkeypatch.setattr(route, "Endpoint", Halfway)
         routes = [Route("first", receiver.url()), last]
         errors = io.StringIO()
         file = io.FileIO(ten)
@@ -664,7 +664,7 @@ class Chunks(io.RawIOBase):
 def test_split(
     chunks: Sequence[bytes], groups: list[list[bytes | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lines, "MAX_LINE", 8)
+    monkeypatch.setattr(ndjson, "MAX_LINE", 8)
     assert list(split(Chunks(*chunks))) == groups
 
 

@@ -19,11 +19,11 @@ import pytest
 from support import DEADLINE, eventually, python_environment
 
 import fastsinks
-from fastsinks import _demo
-from fastsinks._demo import Demo, Finding, Plan, Process, Saboteur, examine, make_events
-from fastsinks._display import Display
+from fastsinks._cli import demo
+from fastsinks._cli.demo import Demo, Finding, Plan, Process, Saboteur, examine, make_events
+from fastsinks._cli.display import Display
 
-DATA = Path(fastsinks.__file__).parent / "data" / "registry-events.ndjson"
+DATA = Path(fastsinks.__file__).parent / "_cli" / "data" / "registry-events.ndjson"
 
 
 def start_demo(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -53,40 +53,40 @@ def assert_clean(tmp_path: Path, text: str) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.long
 def test_the_verdict_holds(tmp_path: Path) -> None:
-    with start_demo(tmp_path, "--events", "4000", "--seed", "7") as demo:
-        out, err = demo.communicate(timeout=50)
-    assert (demo.returncode, err) == (0, ""), out
+    with start_demo(tmp_path, "--events", "4000", "--seed", "7") as running:
+        out, err = running.communicate(timeout=50)
+    assert (running.returncode, err) == (0, ""), out
     for name in ("good", "slow", "bad"):
         assert re.search(rf"{name} +4,000 +4,000 +0 ", out), out
         assert re.search(rf"{name} +4,000 of 4,000 events, none out of order", out), out
-    assert out.count("bad receiver: killed") == _demo.KILLS
+    assert out.count("bad receiver: killed") == demo.KILLS
     assert "Verdict: every event reached every receiver" in out
     assert_clean(tmp_path, out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path: Path, number: int) -> None:
-    with start_demo(tmp_path) as demo:
-        assert demo.stdout is not None
+    with start_demo(tmp_path) as running:
+        assert running.stdout is not None
         seen = ""
         while "Now they are delivered" not in seen:
-            line = demo.stdout.readline()
+            line = running.stdout.readline()
             assert line, seen
             seen += line
-        demo.send_signal(number)
-        out, err = demo.communicate(timeout=DEADLINE)
-    assert (demo.returncode, err) == (1, ""), out
+        running.send_signal(number)
+        out, err = running.communicate(timeout=DEADLINE)
+    assert (running.returncode, err) == (1, ""), out
     assert "no verdict" in out
     assert_clean(tmp_path, seen + out)
 
 
 def test_receivers_end_with_a_demo_that_is_killed(tmp_path: Path) -> None:
-    with start_demo(tmp_path) as demo:
-        assert demo.stdout is not None
+    with start_demo(tmp_path) as running:
+        assert running.stdout is not None
         seen = ""
         while "Now they are delivered" not in seen:
-            seen += demo.stdout.readline()
-        demo.kill()
+            seen += running.stdout.readline()
+        running.kill()
     for port in ports(seen):
         eventually(lambda port=port: refuses(port))
 
@@ -97,8 +97,8 @@ def refuses(port: int) -> bool:
 
 
 def test_what_is_not_delivered_in_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_demo, "DEADLINE", 0.0)
-    monkeypatch.setattr(_demo, "PLANS", (Plan("slow", "is slow", 60.0, 0.0, 0),))
+    monkeypatch.setattr(demo, "DEADLINE", 0.0)
+    monkeypatch.setattr(demo, "PLANS", (Plan("slow", "is slow", 60.0, 0.0, 0),))
     screen = io.StringIO()
     assert not Demo(300, 1, Display(screen)).run()
     assert "Verdict: FAILED" in screen.getvalue()
@@ -112,8 +112,8 @@ def test_what_a_receiver_lost_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         journal.write_text("".join(lines[:-1]))
         return examine(journal, sent)
 
-    monkeypatch.setattr(_demo, "examine", lossy)
-    monkeypatch.setattr(_demo, "PLANS", (Plan("good", "is good", 0.0, 0.0, 0),))
+    monkeypatch.setattr(demo, "examine", lossy)
+    monkeypatch.setattr(demo, "PLANS", (Plan("good", "is good", 0.0, 0.0, 0),))
     screen = io.StringIO()
     assert not Demo(300, 1, Display(screen)).run()
     assert "299 of 300 events" in screen.getvalue()

@@ -22,14 +22,7 @@ from support import (
     together,
 )
 
-from fastsinks import (
-    CloseTimeoutError,
-    Dispatcher,
-    NullSink,
-    Queue,
-    RetryingSink,
-    SinkClosedError,
-)
+from fastsinks import CloseTimeoutError, Dispatcher, NullSink, Queue, RetryingSink, SinkClosedError
 
 
 class Crowd:

@@ -34,13 +34,7 @@ from support import (
 )
 
 import fastsinks
-from fastsinks import (
-    Breaker,
-    Broadcaster,
-    CloseTimeoutError,
-    QueueFullError,
-    SinkClosedError,
-)
+from fastsinks import Breaker, Broadcaster, CloseTimeoutError, QueueFullError, SinkClosedError
 from fastsinks.endpoint import Endpoint, EndpointMetrics
 from fastsinks.events import Target, new_event
 

@@ -18,7 +18,7 @@ from receiver import (
 from support import BAD_SIZES, DEADLINE, Gate, Recorder
 
 from fastsinks import Breaker, Endpoint
-from fastsinks._window import FIRST, Window
+from fastsinks._endpoint.window import FIRST, Window
 from fastsinks.encoders import CloudEventsEncoder, JSONEncoder, NDJSONEncoder
 
 

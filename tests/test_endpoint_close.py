@@ -25,11 +25,7 @@ from support import (
     run_clean,
 )
 
-from fastsinks import (
-    Breaker,
-    CloseTimeoutError,
-    SinkClosedError,
-)
+from fastsinks import Breaker, CloseTimeoutError, SinkClosedError
 from fastsinks.endpoint import Endpoint, open_endpoints
 
 

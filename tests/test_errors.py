@@ -5,13 +5,7 @@ import pickle
 import pytest
 
 import fastsinks
-from fastsinks import (
-    CloseTimeoutError,
-    DeliveryError,
-    QueueFullError,
-    SinkClosedError,
-    SinkError,
-)
+from fastsinks import CloseTimeoutError, DeliveryError, QueueFullError, SinkClosedError, SinkError
 
 
 @pytest.mark.parametrize(

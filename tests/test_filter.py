@@ -262,7 +262,7 @@ class TestIgnore:
             ignore(actions=names)
 
     def test_recorded_events(self):
-        file = Path(fastsinks.__file__).parent / "data" / "registry-events.ndjson"
+        file = Path(fastsinks.__file__).parent / "_cli" / "data" / "registry-events.ndjson"
         events = [json.loads(line) for line in file.read_text().splitlines()]
         media_types = {event["target"].get("mediaType") for event in events}
         ignored = sorted(filter(None, media_types))[0]
@@ -277,7 +277,7 @@ class TestIgnore:
     def test_event_structs(self):
         from fastsinks import events
 
-        file = Path(fastsinks.__file__).parent / "data" / "registry-events.ndjson"
+        file = Path(fastsinks.__file__).parent / "_cli" / "data" / "registry-events.ndjson"
         body = b'{"events": [' + b",".join(file.read_bytes().splitlines()) + b"]}"
         structs = list(events.decode(body).events)
         dicts = json.loads(body)["events"]

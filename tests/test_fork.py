@@ -366,7 +366,7 @@ def test_what_threads_of_the_parent_were_counting():
     out = fork_test(
         """
         from fastsinks import _log
-        from fastsinks._backend import Counters
+        from fastsinks._core.backend import Counters
 
         breaker, counters, null, burst = Breaker(1, 0.0), Counters(), NullSink(), _log.Burst("b")
         gate = Gate()

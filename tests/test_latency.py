@@ -12,7 +12,7 @@ import pytest
 from support import DEADLINE, LONG, BlockRecorder, Fails, Gate, Recorder, Waits, eventually
 
 from fastsinks import Breaker, CloseTimeoutError, NullSink, Queue, RetryingSink
-from fastsinks._stats import LATENCY_BOUNDS
+from fastsinks._core.stats import LATENCY_BOUNDS
 
 
 class Steps(BlockRecorder):

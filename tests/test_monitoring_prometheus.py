@@ -33,7 +33,7 @@ from receiver import Receiver, answer, when
 from support import DEADLINE, LONG, Gate, Task, eventually
 
 from fastsinks import Endpoint, ExponentialBackoff, NullSink, Queue, monitoring
-from fastsinks._stats import LATENCY_BOUNDS
+from fastsinks._core.stats import LATENCY_BOUNDS
 
 KINDS = {"Events", "Successes", "Failures", "Errors", "Dropped", "Retries"}
 

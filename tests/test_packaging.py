@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
-MODULES = sorted(path.stem for path in (ROOT / "src_c" / "fastsinks").glob("*.pyx"))
+MODULES = sorted(path.stem for path in (ROOT / "src_c" / "fastsinks" / "_core").glob("*.pyx"))
 
 
 def environment(**changes: str | None) -> dict[str, str]:
@@ -127,7 +127,7 @@ def test_sdist_has_what_it_takes_to_build(built: Built) -> None:
     names = names_in_sdist(built)
     sources = {
         str(path.relative_to(ROOT))
-        for path in (ROOT / "src_c" / "fastsinks").iterdir()
+        for path in (ROOT / "src_c" / "fastsinks" / "_core").iterdir()
         if path.suffix in (".pyx", ".pxd", ".h")
     }
     assert sources
@@ -144,11 +144,11 @@ def test_sdist_has_nothing_that_was_made(built: Built) -> None:
 
 def test_wheel_has_every_module_stub_and_data_file(built: Built) -> None:
     names = names_in_wheel(built)
-    assert {f"fastsinks/{module}{EXTENSION}" for module in MODULES} <= names
+    assert {f"fastsinks/_core/{module}{EXTENSION}" for module in MODULES} <= names
     package = ROOT / "fastsinks"
     suffixes = (".py", ".pyi", ".typed", ".ndjson", ".html")
     wanted = {str(path.relative_to(ROOT)) for path in package.rglob("*") if path.suffix in suffixes}
-    wanted |= {"fastsinks/py.typed", "fastsinks/data/registry-events.ndjson"}
+    wanted |= {"fastsinks/py.typed", "fastsinks/_cli/data/registry-events.ndjson"}
     assert wanted <= names
 
 
@@ -178,7 +178,7 @@ def test_wheel_runs_compiled(fresh: Installed) -> None:
 
 
 def test_wheel_runs_pure(fresh: Installed) -> None:
-    code = "import fastsinks, sys; print(fastsinks.backend, 'fastsinks._queue' in sys.modules)"
+    code = "import fastsinks, sys; print(fastsinks.backend, 'fastsinks._core.queue' in sys.modules)"
     done = fresh.try_code(code, FASTSINKS_BACKEND="python")
     assert (done.stdout, done.stderr) == ("python False\n", "")
 
@@ -192,16 +192,16 @@ def test_wheel_has_the_command(fresh: Installed, command: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("module", MODULES)
 def test_missing_extension_is_a_loud_error(breakable: Installed, module: str) -> None:
-    (breakable.package / f"{module}{EXTENSION}").unlink()
+    (breakable.package / "_core" / f"{module}{EXTENSION}").unlink()
     code = "import fastsinks"
     done = breakable.try_code(code, PYTHONPATH=str(breakable.package.parent))
     assert done.returncode == 1
     assert "ImportError: the compiled core of fastsinks cannot be loaded" in done.stderr
-    assert f"fastsinks.{module}" in done.stderr
+    assert f"fastsinks._core.{module}" in done.stderr
 
 
 def test_broken_extension_is_a_loud_error(breakable: Installed) -> None:
-    (breakable.package / f"_queue{EXTENSION}").write_bytes(b"no shared object")
+    (breakable.package / "_core" / f"queue{EXTENSION}").write_bytes(b"no shared object")
     path = str(breakable.package.parent)
     done = breakable.try_code("import fastsinks", PYTHONPATH=path)
     assert done.returncode == 1
@@ -228,7 +228,7 @@ def test_header_is_clean_by_itself(tmp_path: Path) -> None:
         *("-std=c11", "-fsyntax-only", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"),
         *("-Werror", "-isystem", sysconfig.get_path("include")),
         *("-isystem", sysconfig.get_path("platinclude")),
-        *("-I", ROOT / "src_c" / "fastsinks", unit),
+        *("-I", ROOT / "src_c" / "fastsinks" / "_core", unit),
         cwd=tmp_path,
     )
 
@@ -239,26 +239,29 @@ def test_header_is_clean_by_itself(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("project")
-    core = project / "src_c" / "fastsinks"
+    core = project / "src_c" / "fastsinks" / "_core"
     core.mkdir(parents=True)
-    (project / "fastsinks").mkdir()
+    (project / "fastsinks" / "_core").mkdir(parents=True)
     (project / "fastsinks" / "__init__.py").touch()
+    (project / "fastsinks" / "_core" / "__init__.py").touch()
     shutil.copy(ROOT / "setup.py", project)
     (project / "pyproject.toml").write_text(
-        '[project]\nname = "toy"\nversion = "1"\n[tool.setuptools]\npackages = ["fastsinks"]\n'
+        '[project]\nname = "toy"\nversion = "1"\n'
+        '[tool.setuptools]\npackages = ["fastsinks", "fastsinks._core"]\n'
     )
+    (core.parent / "__init__.pxd").touch()
     (core / "__init__.pxd").touch()
     (core / "toy.h").write_text("static inline int toy(void) { return 1; }\n")
-    (core / "_base.pxd").write_text(
+    (core / "base.pxd").write_text(
         "cdef class Base:\n    cdef int field\n    cdef int twice(self)\n"
     )
-    (core / "_base.pyx").write_text(
+    (core / "base.pyx").write_text(
         'cdef extern from "toy.h":\n    int toy()\n'
         "cdef class Base:\n"
         "    cdef int twice(self):\n        return 2 * toy()\n"
     )
-    (core / "_user.pyx").write_text(
-        "from fastsinks._base cimport Base\n"
+    (core / "user.pyx").write_text(
+        "from fastsinks._core.base cimport Base\n"
         "def value(Base base):\n    return base.twice() + sizeof(base.field)\n"
     )
     build_toy(project)
@@ -274,7 +277,7 @@ def build_toy(project: Path, **env: str) -> str:
 
 
 def value(project: Path) -> int:
-    code = "from fastsinks import _base, _user; print(_user.value(_base.Base()))"
+    code = "from fastsinks._core import base, user; print(user.value(base.Base()))"
     return int(run(sys.executable, "-c", code, cwd=project))
 
 
@@ -286,7 +289,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_rebuild_after_edit_of_header(project: Path) -> None:
     before = value(project)
-    edit(project / "src_c/fastsinks/toy.h", "return 1", "return 5")
+    edit(project / "src_c/fastsinks/_core/toy.h", "return 1", "return 5")
     build_toy(project)
     assert value(project) == before + 2 * 4
 
@@ -294,7 +297,7 @@ def test_rebuild_after_edit_of_header(project: Path) -> None:
 def test_rebuild_after_edit_of_pxd(project: Path) -> None:
     """Changes an object's layout under the feet of a module that is not edited."""
     before = value(project)
-    edit(project / "src_c/fastsinks/_base.pxd", "int field", "long long field")
+    edit(project / "src_c/fastsinks/_core/base.pxd", "int field", "long long field")
     build_toy(project)
     assert value(project) == before + 4
 

@@ -34,7 +34,7 @@ from fastsinks import (
     RetryingSink,
     SinkClosedError,
 )
-from fastsinks._backend import Counters
+from fastsinks._core.backend import Counters
 
 WRITERS = 4
 EACH = 2000  # events of a writer

@@ -4,11 +4,11 @@ import threading
 
 from support import run_clean, together
 
-from fastsinks._process import PerProcess
+from fastsinks._core.per_process import PerProcess
 
 COMMON = """
 import os, sys, threading
-from fastsinks._process import PerProcess
+from fastsinks._core.per_process import PerProcess
 from support import Gate, Task
 
 def in_child(function):

@@ -22,13 +22,7 @@ from support import (
     together,
 )
 
-from fastsinks import (
-    DeliveryError,
-    NullSink,
-    RetryingSink,
-    RetryStrategy,
-    SinkClosedError,
-)
+from fastsinks import DeliveryError, NullSink, RetryingSink, RetryStrategy, SinkClosedError
 
 
 class LaterError(OSError):

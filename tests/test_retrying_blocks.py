@@ -19,12 +19,7 @@ from support import (
     together,
 )
 
-from fastsinks import (
-    Queue,
-    RetryingSink,
-    Sink,
-    SinkClosedError,
-)
+from fastsinks import Queue, RetryingSink, Sink, SinkClosedError
 
 
 class TestBlocks:

@@ -14,11 +14,7 @@ from support import (
     Waits,
 )
 
-from fastsinks import (
-    Queue,
-    RetryingSink,
-    SinkClosedError,
-)
+from fastsinks import Queue, RetryingSink, SinkClosedError
 
 
 class TestListeners:

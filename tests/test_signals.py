@@ -41,7 +41,7 @@ from fastsinks import (
     RetryingSink,
     SinkClosedError,
 )
-from fastsinks._backend import Counters
+from fastsinks._core.backend import Counters
 
 SOON = 0.2
 

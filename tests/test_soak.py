@@ -14,7 +14,7 @@ from soak.vitals import GROWTH, Vitals
 from support import python_command, python_environment
 
 from fastsinks import EndpointMetrics
-from fastsinks._demo import Finding
+from fastsinks._cli.demo import Finding
 
 pytestmark = pytest.mark.long
 

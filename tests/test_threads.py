@@ -42,8 +42,8 @@ from fastsinks import (
     NullSink,
     Queue,
     RetryingSink,
-    _worker,
 )
+from fastsinks._core import thread_state
 
 
 @alone
@@ -250,7 +250,7 @@ def test_ctrl_c_in_a_destination_that_it_runs_is_its_own():
     queue.write_many(range(6))
     with pytest.raises(KeyboardInterrupt):
         queue.flush(DEADLINE)
-    assert _worker.here.interrupts is None  # nothing keeps it
+    assert thread_state.here.interrupts is None  # nothing keeps it
     assert queue.flush(DEADLINE)
     assert dst.events == [0, 1, 2, 4, 5]
     assert ledger(queue) == (6, 5, 1, 0)

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 from support import DEADLINE, eventually
 
 import fastsinks
-from fastsinks import _pure
+from fastsinks._core import pure
 
-BACKENDS: tuple[Any, Any] = (fastsinks, _pure)
+BACKENDS: tuple[Any, Any] = (fastsinks, pure)
 SIDES = ("c", "python")
 
 # FASTSINKS_MODEL_EXAMPLES asks for more, which then differ from run to run.

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from fastsinks import Broadcaster, Dispatcher, NullSink, Queue
-from fastsinks._backend import Counters
+from fastsinks._core.backend import Counters
 
 from .ours import Gate
 from .timing import EVENT, call_often

@@ -9,7 +9,7 @@ from time import perf_counter_ns as now
 from typing import Any
 
 from fastsinks import Broadcaster, Dispatcher, NullSink, Queue
-from fastsinks._backend import Counters
+from fastsinks._core.backend import Counters
 
 from . import probe
 from .timing import BLOCK, EVENT, call_from_threads, call_often, hand_over

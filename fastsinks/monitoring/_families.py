@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
-from .._stats import LATENCY_BOUNDS
+from .._core.stats import LATENCY_BOUNDS
 from ._ledger import Account
 
 Row: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], float]

@@ -9,7 +9,7 @@ from time import monotonic, time
 from weakref import WeakSet
 
 from .. import endpoint as _endpoint
-from .._stats import LATENCY_BOUNDS
+from .._core.stats import LATENCY_BOUNDS
 from ..endpoint import Endpoint, open_endpoints
 from ._text import printable
 

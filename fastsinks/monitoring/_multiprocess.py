@@ -19,8 +19,8 @@ from prometheus_client import Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from .. import endpoint as _endpoint
-from .._exit import at_exit
-from .._log import describe_error, logger
+from .._core.atexit import at_exit
+from .._core.log import describe_error, logger
 from ..endpoint import Endpoint, open_endpoints
 from ._families import FAMILIES, Family, Row
 from ._ledger import ledger

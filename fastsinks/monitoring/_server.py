@@ -11,7 +11,7 @@ from socketserver import ThreadingMixIn
 from typing import Any, Self
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
-from .._log import describe_error, logger
+from .._core.log import describe_error, logger
 from ._app import wsgi_app
 
 IDLE = 10.0

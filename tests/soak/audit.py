@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fastsinks import EndpointMetrics
-from fastsinks._demo import Finding
+from fastsinks._cli.demo import Finding
 
 Arrivals = Iterable[tuple[str, Sequence[str]]]
 """By request: which endpoint sent it, and the ids in it."""

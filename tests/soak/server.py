@@ -33,7 +33,7 @@ from receiver import (
 )
 from standardwebhooks import Webhook
 
-from fastsinks._receiver import Faults, Journal, die_with_parent
+from fastsinks._cli.demo_receiver import Faults, Journal, die_with_parent
 
 from .specs import SECRET
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support import python_environment
 
-from fastsinks._demo import Plan, Process
+from fastsinks._cli.demo import Plan, Process
 
 
 class Victim(Process):

@@ -1,0 +1,131 @@
+"""What the core says in the log: which sink, which kind of event, never its contents."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from .errors import SinkError
+from .per_process import PerProcess
+
+logger = logging.getLogger("fastsinks")
+logger.addHandler(logging.NullHandler())
+
+
+# What these three look at is the user's: it may raise, and then the name of a type must do.
+
+
+def describe(event: Any) -> str:
+    """Name an event by its type and, where it has one, its id; never by its contents."""
+    kind = type(event).__name__
+    try:
+        ident = event.get("id") if isinstance(event, dict) else getattr(event, "id", None)
+        if isinstance(ident, (str, int)) and not isinstance(ident, bool):
+            return f"{kind} {str(ident)[:80]!r}"  # of too many digits, str() makes no string
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
+    return kind
+
+
+def describe_error(error: BaseException) -> str:
+    """Name an exception for the log. Its text may quote the event, so only ours is shown."""
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}" if isinstance(error, SinkError) else kind
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
+    return kind
+
+
+def describe_sink(sink: Any) -> str:
+    """Name a destination: as it calls itself in logs, or by its type."""
+    try:
+        label = getattr(sink, "log_label", None)
+        if isinstance(label, str):
+            return label[:100]
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
+    return type(sink).__name__
+
+
+def info(message: str, *args: Any) -> None:
+    _say(logging.INFO, message, *args)
+
+
+def warning(message: str, *args: Any) -> None:
+    _say(logging.WARNING, message, *args)
+
+
+def error(message: str, *args: Any) -> None:
+    _say(logging.ERROR, message, *args)
+
+
+def _say(level: int, message: str, *args: Any) -> None:
+    """Log; a handler that raises must not cost an event or a worker."""
+    try:
+        logger.log(level, message, *args)
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
+
+
+def is_interrupt(raised: BaseException) -> bool:
+    """Whether what user code raised beside the point is Ctrl-C, which asks to stop.
+
+    It reaches the main thread alone; on a worker a KeyboardInterrupt or SystemExit is
+    somebody's mistake, to be swallowed like any other.
+    """
+    return (
+        not isinstance(raised, Exception) and threading.current_thread() is threading.main_thread()
+    )
+
+
+_lock = PerProcess(threading.Lock)  # of all bursts: trouble is rare
+
+
+class Burst:
+    """Rate-limits one kind of trouble: a line when it begins, one with the count when it ends.
+
+    Any thread may call it. The lock guards the counts alone; logging, which runs
+    handlers of the user's, happens outside it.
+    """
+
+    __slots__ = ("_count", "_level", "_what")
+
+    def __init__(self, what: str, level: int = logging.WARNING) -> None:
+        self._what = what
+        self._level = level
+        self._count = 0
+
+    def happened(self, event: Any, reason: str, count: int = 1) -> None:
+        with _lock.get():
+            first = self._count == 0
+            self._count += count
+        if first:
+            _say(self._level, "%s: %s (%s)", self._what, describe(event), reason)
+
+    def __bool__(self) -> bool:
+        """Whether it has begun and is not over."""
+        return self._count > 0
+
+    def over(self) -> None:
+        """Call when things work again; cheap when nothing had happened."""
+        if not self._count:
+            return
+        with _lock.get():
+            count, self._count = self._count, 0
+        if count > 1:
+            info("%s: %d events in all", self._what, count)
+
+
+class Loss(Burst):
+    """A burst of events that are lost, which is an error."""
+
+    __slots__ = ()
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, logging.ERROR)

@@ -1,0 +1,75 @@
+"""What stands between an endpoint's retries and its HTTPSink: requests of the right size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .._core.backend import Sink
+from .._core.errors import DeliveryError
+from ..http import HTTPSink
+from .window import Window
+
+
+class Blocks(Sink):
+    """Says how much of a block to post at once: by what has gone well, and by bytes.
+
+    For one writer at a time, as a RetryingSink is. ``close`` closes ``http`` unless it is
+    ``shared`` with others.
+    """
+
+    def __init__(
+        self, http: HTTPSink, *, batch_size: int, batch_bytes: int, shared: bool = False
+    ) -> None:
+        super().__init__()
+        self._http = http
+        self.log_label = http.log_label  #: what log lines call it
+        self._window = Window(batch_size)
+        self._most_bytes = batch_bytes
+        self._shared = shared
+        self._event_bytes = 0.0  # of the latest body, on average
+
+    @property
+    def takes_blocks(self) -> bool:
+        return self._http.takes_blocks
+
+    def fit(self, events: Sequence[Any]) -> int:
+        """How many of ``events``, from the first, to write next: at least one.
+
+        Their body is kept for that write.
+        """
+        size = min(len(events), self._window.limit)
+        if self._event_bytes * size > self._most_bytes:
+            size = max(1, int(self._most_bytes / self._event_bytes))
+        while size > 1:
+            try:
+                length = self._http.measure(events[:size])
+            except DeliveryError:
+                break  # which the write will raise again, and account for
+            self._event_bytes = length / size
+            if length <= self._most_bytes:
+                break
+            size = max(1, min(size - 1, int(size * self._most_bytes / length)))
+        return size
+
+    def write(self, event: Any) -> None:
+        try:
+            self._http.write(event)
+        except DeliveryError:
+            self._window.failed(1)
+            raise
+        self._window.succeeded(1)
+
+    def write_many(self, events: Iterable[Any]) -> None:
+        block = tuple(events)
+        try:
+            self._http.write_many(block)
+        except DeliveryError:
+            self._window.failed(len(block))
+            raise
+        self._window.succeeded(len(block))
+
+    def close(self, timeout: float | None = None) -> None:
+        super().close(timeout)
+        if not self._shared:
+            self._http.close(timeout)

@@ -1,5 +1,0 @@
-from ._wrapper cimport Wrapper
-
-
-cdef class Filter(Wrapper):
-    cdef object _match  # set once
