@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
-from ._core import arguments
+from ._core import arguments, log
 from ._core.atexit import at_exit
 from ._core.backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
 from ._core.errors import CloseTimeoutError
-from ._core.log import describe_error, logger
+from ._core.log import describe_error
 from ._endpoint.lanes import LATE, Lanes
 from ._endpoint.sizing import Blocks
 from ._http.addresses import Allow
@@ -339,7 +339,7 @@ class Endpoint(Sink):
         try:
             self.close(timeout)
         except Exception as error:
-            logger.error("endpoint %r: close() raised %s", self._name, describe_error(error))
+            log.error("endpoint %r: close() raised %s", self._name, describe_error(error))
 
 
 REDACTED = "[redacted]"
@@ -395,10 +395,10 @@ def _close_all() -> None:
         try:
             endpoint.close(max(0.0, start + endpoint.close_timeout - monotonic()))
         except CloseTimeoutError as error:
-            logger.error(
+            log.error(
                 "endpoint %r: %d events were not delivered before the process ended",
                 endpoint.name,
                 len(error.undelivered),
             )
         except Exception as error:
-            logger.error("endpoint %r: close() raised %s", endpoint.name, describe_error(error))
+            log.error("endpoint %r: close() raised %s", endpoint.name, describe_error(error))

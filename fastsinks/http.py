@@ -16,10 +16,9 @@ from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
-from ._core import arguments
+from ._core import arguments, callbacks
 from ._core.backend import Counters, Sink
 from ._core.errors import DeliveryError, SinkClosedError
-from ._core.log import describe_error, logger
 from ._core.per_process import PerProcess
 from ._core.version import __version__
 from ._http.addresses import Allow, is_public
@@ -259,22 +258,7 @@ class HTTPSink(Sink):
         block = self._kept.get(key)
         if block is not None and _same(block.events, events):
             return block
-        try:
-            body = self._encoder.encode(events)
-        except DeliveryError:
-            raise
-        except Exception as error:
-            # Neither text nor traceback goes on: they may quote the event.
-            kinds = ", ".join(sorted({type(event).__name__ for event in events}))
-            raise DeliveryError(
-                f"{type(self._encoder).__name__} cannot encode {kinds}: {type(error).__name__}",
-                permanent=True,
-            ) from None
-        if not isinstance(body, bytes):
-            raise DeliveryError(
-                f"{type(self._encoder).__name__} made {type(body).__name__} instead of bytes",
-                permanent=True,
-            )
+        body = callbacks.encode(self._encoder, events)
         block = Block(events, body, f"msg_{uuid.uuid4().hex}" if self._signer_takes_id else "")
         self._kept.pop(key, None)  # to the end of the line
         self._kept[key] = block
@@ -354,12 +338,8 @@ class HTTPSink(Sink):
         return kind
 
     def _tell(self, method: str, outcome: object, events: tuple[Any, ...]) -> None:
-        for listener in self._listeners:
-            for event in events:
-                try:
-                    getattr(listener, method)(outcome, event)
-                except Exception as error:
-                    logger.error("a listener's %s() raised %s", method, describe_error(error))
+        for event in events if self._listeners else ():
+            callbacks.tell(self._listeners, method, outcome, event)
 
     # -- one process
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from .._core.log import logger
+from .._core import log
 
 if TYPE_CHECKING:
     from .route import Row
@@ -101,11 +101,8 @@ class Display:
     def logging(self) -> Iterator[None]:
         """Show the library's warnings meanwhile."""
         handler = _LogToDisplay(self)
-        logger.addHandler(handler)
-        try:
+        with log.handled_by(handler):
             yield
-        finally:
-            logger.removeHandler(handler)
 
     def _up(self) -> str:
         return f"\r\x1b[{self._shown}A" if self._shown else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from typing import Any
@@ -94,15 +93,3 @@ def own_write_many(dst: Any, base: type) -> Any:
 def own_fit(dst: Any, base: type) -> Any:
     """``dst.fit`` if it is one of our sinks and has an opinion, else ``None``."""
     return getattr(dst, "fit", None) if isinstance(dst, base) else None
-
-
-def close(dst: Any, left: float) -> None:
-    """Close a destination, within ``left`` seconds where its ``close`` takes a timeout."""
-    try:
-        takes_timeout = "timeout" in inspect.signature(dst.close).parameters
-    except (TypeError, ValueError):  # built in, without a signature
-        takes_timeout = False
-    if takes_timeout and left < FOREVER:
-        dst.close(timeout=max(0.0, left))
-    else:
-        dst.close()

@@ -1,29 +1,62 @@
-"""Calls into what users hand in beside their sinks: they may fail, and nothing else does then."""
+"""The one door to user code: each call of what users hand in is made from here.
+
+The compiled core's half is ``callbacks.pxd``, which calls this one where time does not
+matter. A function says what becomes of an exception: a sink's, a matcher's and a strategy's
+decision are for the caller; what a listener, a dead letter or ``success`` raises is logged,
+because the event has its outcome already. Ctrl-C is raised all the same (see thread_state).
+
+No function here is called under a lock, in either backend: user code may block, call back
+into any sink, or never return.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .._core import log
+from . import log
 from .arguments import FOREVER
+from .errors import DeliveryError
 from .log import describe_error
+from .thread_state import is_interrupt
+
+# ------------------------------------------------------------------------------ sinks
 
 
-def notify(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
-    """Call ``method`` of every listener, whatever one of them raises but Ctrl-C."""
-    for listener in listeners:
-        try:
-            getattr(listener, method)(*args)
-        except BaseException as error:
-            log.error("a listener's %s() raised %s", method, describe_error(error))
-            if log.is_interrupt(error):
-                raise
+def write(sink: Any, event: Any) -> None:
+    """Hand one event to a sink. Raises what the sink raises."""
+    sink.write(event)
+
+
+def write_many(sink: Any, events: Sequence[Any]) -> None:
+    """Hand a block to a sink that takes blocks. Raises what the sink raises."""
+    sink.write_many(events)
+
+
+def fit(sink: Any, events: Sequence[Any]) -> int:
+    """How many of ``events``, from the first, a sink of ours wants to be written together."""
+    return max(1, int(sink.fit(events)))
+
+
+def close(sink: Any, left: float) -> None:
+    """Close a sink, within ``left`` seconds where its ``close`` takes a timeout."""
+    try:
+        takes_timeout = "timeout" in inspect.signature(sink.close).parameters
+    except (TypeError, ValueError):  # built in, without a signature
+        takes_timeout = False
+    if takes_timeout and left < FOREVER:
+        sink.close(timeout=max(0.0, left))
+    else:
+        sink.close()
 
 
 def bury(dead_letter: Any, events: Iterable[Any]) -> None:
-    """Hand dropped events to the dead letter, in order, if there is one. Ctrl-C, which may
-    come in between two of them as well, waits until all are there."""
+    """Hand dropped events to the dead letter, in order, if there is one.
+
+    What it raises is logged. Ctrl-C, which may come in between two events as well, waits
+    until all are there.
+    """
     if dead_letter is None:
         return
     left = iter(events)
@@ -34,11 +67,57 @@ def bury(dead_letter: Any, events: Iterable[Any]) -> None:
                 dead_letter.write(event)
             break
         except BaseException as error:
-            if log.is_interrupt(error):
+            if is_interrupt(error):
                 interrupt = error
             log.error("a dead letter refused an event: %s", describe_error(error))
     if interrupt is not None:
         raise interrupt
+
+
+# -------------------------------------------------------------- listeners and matchers
+
+
+def tell(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
+    """Call ``method`` of every listener. What one raises is logged, and the others are told."""
+    for listener in listeners:
+        try:
+            getattr(listener, method)(*args)
+        except BaseException as error:
+            log.error("a listener's %s() raised %s", method, describe_error(error))
+            if is_interrupt(error):
+                raise
+
+
+def match(matcher: Any, event: Any) -> bool:
+    """Whether a matcher, by now a callable, accepts the event. Raises what it raises."""
+    return bool(matcher(event))
+
+
+# ---------------------------------------------------------------- strategies, errors
+
+
+def proceed(strategy: Any, event: Any) -> float:
+    """Seconds that a strategy wants to wait before the attempt. Raises what it raises, and
+    ValueError for NaN."""
+    wait = float(strategy.proceed(event))
+    if wait != wait:
+        raise ValueError("a strategy's proceed() returned NaN")
+    return min(wait, FOREVER)
+
+
+def failure(strategy: Any, event: Any, error: BaseException) -> bool:
+    """Tell a strategy of a failed attempt; true drops the event. Raises what it raises."""
+    return bool(strategy.failure(event, error))
+
+
+def success(strategy: Any, event: Any) -> None:
+    """Tell a strategy of a success. What it raises is logged: the event is committed."""
+    try:
+        strategy.success(event)
+    except BaseException as error:
+        log.error("a strategy's success() raised %s", describe_error(error))
+        if is_interrupt(error):
+            raise
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -58,3 +137,42 @@ def retry_after(error: BaseException) -> float:
     if isinstance(after, (int, float)) and after > 0:  # NaN is not
         return FOREVER if after >= FOREVER else float(after)
     return 0.0
+
+
+# ---------------------------------------------------------------- requests over HTTP
+
+
+def encode(encoder: Any, events: Sequence[Any]) -> bytes:
+    """The body of a request. Whatever goes wrong is a permanent DeliveryError.
+
+    Neither text nor traceback of what the encoder raises goes on: they may quote the event.
+    """
+    name = type(encoder).__name__
+    try:
+        body = encoder.encode(events)
+    except DeliveryError:
+        raise
+    except Exception as error:
+        kinds = ", ".join(sorted({type(event).__name__ for event in events}))
+        raise DeliveryError(
+            f"{name} cannot encode {kinds}: {type(error).__name__}", permanent=True
+        ) from None
+    if not isinstance(body, bytes):
+        raise DeliveryError(f"{name} made {type(body).__name__} instead of bytes", permanent=True)
+    return body
+
+
+def sign(signer: Any, *args: Any) -> Any:
+    """The headers that a signer adds. A signer knows a secret; its exceptions stay here."""
+    try:
+        return signer(*args)
+    except Exception as error:
+        raise DeliveryError(f"the signer raised {type(error).__name__}") from None
+
+
+def allow(allowed: Any, address: Any) -> bool:
+    """Whether ``allow`` lets an address through. Raises DeliveryError if it cannot say."""
+    try:
+        return bool(allowed(address))
+    except Exception as error:
+        raise DeliveryError(f"allow raised {type(error).__name__}") from error

@@ -1,16 +1,24 @@
-"""What the core says in the log: which sink, which kind of event, never its contents."""
+"""What fastsinks says in the log: which sink, which kind of event, never its contents.
+
+This module alone touches the logger. A handler is user code: it may raise, block or call
+back into a sink, so nothing is logged under a lock, and what a handler raises is swallowed,
+but for Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from .errors import SinkError
 from .per_process import PerProcess
+from .thread_state import is_interrupt
 
-logger = logging.getLogger("fastsinks")
-logger.addHandler(logging.NullHandler())
+_logger = logging.getLogger("fastsinks")
+_logger.addHandler(logging.NullHandler())
 
 
 # What these three look at is the user's: it may raise, and then the name of a type must do.
@@ -53,35 +61,34 @@ def describe_sink(sink: Any) -> str:
 
 
 def info(message: str, *args: Any) -> None:
-    _say(logging.INFO, message, *args)
+    _log(logging.INFO, message, *args)
 
 
 def warning(message: str, *args: Any) -> None:
-    _say(logging.WARNING, message, *args)
+    _log(logging.WARNING, message, *args)
 
 
 def error(message: str, *args: Any) -> None:
-    _say(logging.ERROR, message, *args)
+    _log(logging.ERROR, message, *args)
 
 
-def _say(level: int, message: str, *args: Any) -> None:
-    """Log; a handler that raises must not cost an event or a worker."""
+def _log(level: int, message: str, *args: Any) -> None:
+    """Log; a handler that raises must cost neither an event nor a worker."""
     try:
-        logger.log(level, message, *args)
+        _logger.log(level, message, *args)
     except BaseException as raised:
         if is_interrupt(raised):
             raise
 
 
-def is_interrupt(raised: BaseException) -> bool:
-    """Whether what user code raised beside the point is Ctrl-C, which asks to stop.
-
-    It reaches the main thread alone; on a worker a KeyboardInterrupt or SystemExit is
-    somebody's mistake, to be swallowed like any other.
-    """
-    return (
-        not isinstance(raised, Exception) and threading.current_thread() is threading.main_thread()
-    )
+@contextlib.contextmanager
+def handled_by(handler: logging.Handler) -> Iterator[None]:
+    """Within this, ``handler`` gets what is logged, beside those that are there already."""
+    _logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        _logger.removeHandler(handler)
 
 
 _lock = PerProcess(threading.Lock)  # of all bursts: trouble is rare
@@ -106,7 +113,7 @@ class Burst:
             first = self._count == 0
             self._count += count
         if first:
-            _say(self._level, "%s: %s (%s)", self._what, describe(event), reason)
+            _log(self._level, "%s: %s (%s)", self._what, describe(event), reason)
 
     def __bool__(self) -> bool:
         """Whether it has begun and is not over."""
@@ -122,8 +129,8 @@ class Burst:
             info("%s: %d events in all", self._what, count)
 
 
-class Loss(Burst):
-    """A burst of events that are lost, which is an error."""
+class Drops(Burst):
+    """A burst of events that are dropped, which is an error."""
 
     __slots__ = ()
 

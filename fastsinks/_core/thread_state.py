@@ -1,7 +1,8 @@
-"""Whether the calling thread runs a queue just now, for both backends.
+"""What the calling thread is doing for us just now, for both backends.
 
-What it calls there may close something that another thread is closing already; that thread
-may be waiting for this very queue, and so this one must not wait for it.
+A thread that runs a queue calls a destination, and what the destination calls may close
+something that another thread is closing already. That thread may be waiting for this very
+queue, so this one must not wait for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,24 @@ class _Here(threading.local):
     """Of the calling thread. Read and set without a call, in which a signal could strike."""
 
     runs_queues = False
-    interrupts: list[BaseException] | None = None  #: who helps gets what ended a destination's call
+    #: A thread that helps (see Dispatcher.help) raises these once its run is over, and not in
+    #: the middle of a delivery, which would then count as failed. None for any other thread.
+    interrupts: list[BaseException] | None = None
 
 
 here = _Here()
+
+
+def is_interrupt(raised: BaseException) -> bool:
+    """Whether the caller has to raise what user code raised beside the point.
+
+    That is Ctrl-C, which asks the program to stop. It reaches the main thread alone; on a
+    worker a KeyboardInterrupt or SystemExit is somebody's mistake, to be swallowed like any
+    other. A thread that helps keeps it for the end of its run.
+    """
+    if isinstance(raised, Exception) or threading.current_thread() is not threading.main_thread():
+        return False
+    if here.interrupts is None:
+        return True
+    here.interrupts.append(raised)
+    return False

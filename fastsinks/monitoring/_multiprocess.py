@@ -19,8 +19,9 @@ from prometheus_client import Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from .. import endpoint as _endpoint
+from .._core import log
 from .._core.atexit import at_exit
-from .._core.log import describe_error, logger
+from .._core.log import describe_error
 from ..endpoint import Endpoint, open_endpoints
 from ._families import FAMILIES, Family, Row
 from ._ledger import ledger
@@ -166,7 +167,7 @@ class Publisher:
             except Exception as error:
                 # The directory is gone, or full. Say so once, and try again: it may come back.
                 if not troubled:
-                    logger.error("monitoring: cannot publish: %s", describe_error(error))
+                    log.error("monitoring: cannot publish: %s", describe_error(error))
                 troubled = True
                 if self._pipe is not None:
                     self._pipe.close()

@@ -11,7 +11,8 @@ from socketserver import ThreadingMixIn
 from typing import Any, Self
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
-from .._core.log import describe_error, logger
+from .._core import log
+from .._core.log import describe_error
 from ._app import wsgi_app
 
 IDLE = 10.0
@@ -183,7 +184,7 @@ def serve(host: str = "127.0.0.1", port: int = 5001) -> Server:
 
 def _log(error: BaseException | None) -> None:
     if error is not None:
-        logger.error("monitoring: serving a page raised %s", describe_error(error))
+        log.error("monitoring: serving a page raised %s", describe_error(error))
 
 
 # For a child process, which has the sockets and not the threads.

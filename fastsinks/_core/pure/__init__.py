@@ -37,7 +37,7 @@ from ..atexit import at_exit, close_dispatchers
 from ..channel_events import ChannelEvents
 from ..condition import NEVER, Change
 from ..errors import CloseTimeoutError, QueueFullError, SinkClosedError
-from ..log import Burst, Loss, describe_error, describe_sink
+from ..log import Burst, Drops, describe_error, describe_sink
 from ..per_process import PerProcess
 from ..stats import LATENCY_BOUNDS, QueueStats
 
@@ -231,7 +231,7 @@ class _Wrapper(Sink, _Locked):
             if self._closing is not call:
                 return
             self._interrupt()
-            arguments.close(self._dst, deadline - monotonic() if timeout is not None else FOREVER)
+            callbacks.close(self._dst, deadline - monotonic() if timeout is not None else FOREVER)
             self._finished = True
         except Exception:
             self._finished = self._finished or self._closing is call
@@ -517,7 +517,7 @@ class Broadcaster(Sink, _Locked):
         try:
             trouble = self._trouble.get(id(sink))
             if trouble is None:
-                trouble = Loss(f"broadcaster: {describe_sink(sink)} refused an event")
+                trouble = Drops(f"broadcaster: {describe_sink(sink)} refused an event")
                 with self._lock:
                     if any(known.sink is sink for known in self._targets):  # else removed by now
                         self._trouble[id(sink)] = trouble
@@ -539,7 +539,7 @@ class Broadcaster(Sink, _Locked):
                 try:
                     try:
                         left = FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
-                        arguments.close(sink, left)
+                        callbacks.close(sink, left)
                     except CloseTimeoutError as error:
                         late.append(error)
                     except Exception as error:
@@ -1061,7 +1061,7 @@ class Queue(Sink, _Locked):
         self._retrying = (
             dst if type(dst) is RetryingSink else None
         )  # waits on a timer, not a worker
-        self._trouble = Loss(f"{self._name}: dropped an event")
+        self._trouble = Drops(f"{self._name}: dropped an event")
         self._accepted = self._delivered = self._dropped = 0
         self._waiting: deque[Any] = deque()
         self._appended = 0  # events that ever entered _waiting
@@ -1194,7 +1194,7 @@ class Queue(Sink, _Locked):
             if self._listeners:
                 self._announcers.append(me)
                 for event in events:
-                    callbacks.notify(self._listeners, "ingress", event)
+                    callbacks.tell(self._listeners, "ingress", event)
             if announced:
                 with self._lock:
                     if self._abandoned:
@@ -1244,7 +1244,7 @@ class Queue(Sink, _Locked):
 
     def _tell_egress(self, events: list[Any]) -> None:
         for event in events if self._listeners else ():
-            callbacks.notify(self._listeners, "egress", event)
+            callbacks.tell(self._listeners, "egress", event)
 
     # -- delivering; only the worker that runs this queue gets here, one at a time
 
@@ -1445,7 +1445,7 @@ class Queue(Sink, _Locked):
         try:
             try:
                 left = min(self._close_by - monotonic(), FOREVER)
-                arguments.close(self._dst, max(0.0, left))
+                callbacks.close(self._dst, max(0.0, left))
             except BaseException as error:
                 if not self._abandoned or isinstance(error, CloseTimeoutError):
                     self._close_error = error
@@ -1678,7 +1678,7 @@ class RetryingSink(_Wrapper):
         self._fit = arguments.own_fit(sink, Sink)
         self._label = describe_sink(sink)
         self._retry_trouble = Burst(f"{self._label}: an attempt failed, retrying")
-        self._drop_trouble = Loss(f"{self._label}: dropped an event")
+        self._drop_trouble = Drops(f"{self._label}: dropped an event")
         self._backing_off = False  # and has said so
         self._current: _Attempt | None = None  # whose turn it is
         self._owner: int | None = None  # ident of the thread that writes just now
@@ -1767,9 +1767,7 @@ class RetryingSink(_Wrapper):
         try:
             first = attempt.events[attempt.done]
             if not attempt.waited:
-                wait = float(self._strategy.proceed(first))
-                if wait != wait:
-                    raise ValueError("a strategy's proceed() returned NaN")
+                wait = callbacks.proceed(self._strategy, first)
                 wait = max(wait, attempt.not_before - monotonic() if attempt.not_before else 0.0)
                 if wait > 0:
                     attempt.waited = True
@@ -1781,9 +1779,9 @@ class RetryingSink(_Wrapper):
             n = self._piece if self._write_many is not None else 1
             piece = attempt.events[attempt.done : attempt.done + n]
             if self._fit is not None and len(piece) > 1:
-                piece = piece[: max(1, self._fit(piece))]
+                piece = piece[: callbacks.fit(self._dst, piece)]
             for event in piece if self._listeners else ():
-                callbacks.notify(self._listeners, "active", event)
+                callbacks.tell(self._listeners, "active", event)
             try:
                 if len(piece) > 1:
                     self._write_many(piece[:])  # a copy: the destination may change it
@@ -1805,10 +1803,7 @@ class RetryingSink(_Wrapper):
         self._backing_off = False
         self._retry_trouble.over()
         self._drop_trouble.over()
-        try:
-            self._strategy.success(piece[0])
-        except Exception as error:
-            log.error("a strategy's success() raised %s", describe_error(error))
+        callbacks.success(self._strategy, piece[0])
 
     def _failed(self, attempt: _Attempt, piece: list[Any], error: Exception) -> None:
         """Only an event that failed by itself is dropped; a block is taken apart first."""
@@ -1825,7 +1820,7 @@ class RetryingSink(_Wrapper):
                     attempt.failures[attempt.done], attempt.since[attempt.done]
                 )
             else:
-                drop = bool(self._strategy.failure(piece[0], error))
+                drop = callbacks.failure(self._strategy, piece[0], error)
         if len(piece) > 1:
             self._piece = len(piece) // 2
         elif drop:
@@ -1839,7 +1834,7 @@ class RetryingSink(_Wrapper):
         self._retries += len(piece)
         self._retry_trouble.happened(piece[0], describe_error(error), len(piece))
         for event in piece if self._listeners else ():
-            callbacks.notify(self._listeners, "retry", event, error)
+            callbacks.tell(self._listeners, "retry", event, error)
 
 
 # ---------------------------------------------------------------------------- metrics

@@ -9,9 +9,9 @@ by one of the sinks, is deferred and follows the current event.
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, malloc
 
-from fastsinks._core import arguments, log, thread_state
+from fastsinks._core import arguments, callbacks, log, thread_state
 from fastsinks._core.errors import CloseTimeoutError, SinkClosedError
-from fastsinks._core.log import Loss, describe_error, describe_sink
+from fastsinks._core.log import Drops, describe_error, describe_sink
 
 from .destination cimport Destination
 from .sink cimport Sink, register_native
@@ -337,7 +337,7 @@ cdef class Broadcaster(Sink):
             self._dropped += n
             trouble = self._trouble.get(id(sink))
             if trouble is None:
-                trouble = Loss(f"broadcaster: {describe_sink(sink)} refused an event")
+                trouble = Drops(f"broadcaster: {describe_sink(sink)} refused an event")
                 self._trouble[id(sink)] = trouble
                 if not any([(<Destination>known).sink is sink for known in present(self).targets]):
                     self._trouble.pop(id(sink), None)  # removed meanwhile
@@ -373,7 +373,7 @@ cdef class Broadcaster(Sink):
                 ended = False
                 try:
                     try:
-                        arguments.close(
+                        callbacks.close(
                             sink,
                             FS_FOREVER if deadline == FS_FOREVER else max(0.0, deadline - fs_now()),
                         )

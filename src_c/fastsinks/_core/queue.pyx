@@ -26,7 +26,7 @@ from libc.stdlib cimport calloc, free, malloc
 
 from fastsinks._core import arguments, callbacks, log, thread_state
 from fastsinks._core.errors import CloseTimeoutError, QueueFullError, SinkClosedError
-from fastsinks._core.log import Loss, describe_error
+from fastsinks._core.log import Drops, describe_error
 from fastsinks._core.stats import LATENCY_BOUNDS, QueueStats
 
 from .backlog cimport (
@@ -418,7 +418,7 @@ cdef class Queue(Sink):
         announcers.append(me)
         try:
             for event in events:
-                callbacks.notify(self._listeners, "ingress", event)
+                callbacks.tell(self._listeners, "ingress", event)
             if append:
                 self.append(events)
         except BaseException:
@@ -480,7 +480,7 @@ cdef class Queue(Sink):
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
         trouble = self.trouble()
         if trouble is None:
-            new = Loss(f"{self.name}: dropped an event")
+            new = Drops(f"{self.name}: dropped an event")
             acquire(self)
             if self._trouble is None:
                 self._trouble = new
@@ -499,7 +499,7 @@ cdef class Queue(Sink):
     cdef int tell_egress(self, list events) except -1:
         if self._listeners:
             for event in events:
-                callbacks.notify(self._listeners, "egress", event)
+                callbacks.tell(self._listeners, "egress", event)
         return 0
 
     # --------------------------------------- delivering: a worker, one at a time
@@ -988,7 +988,7 @@ cdef class Queue(Sink):
         left = self._close_by - fs_now()
         fs_release(&self._lock)
         try:
-            arguments.close(self._dst.sink, max(0.0, left))
+            callbacks.close(self._dst.sink, max(0.0, left))
         except BaseException as error:
             if self._abandoned and not isinstance(error, CloseTimeoutError):
                 log.error("%s: close() raised %s", self.name, describe_error(error))

@@ -10,7 +10,7 @@ waits on `_changed`, which close() notifies.
 
 from fastsinks._core import arguments, callbacks, log
 from fastsinks._core.errors import SinkClosedError
-from fastsinks._core.log import Burst, Loss, describe_error, describe_sink
+from fastsinks._core.log import Burst, Drops, describe_error, describe_sink
 
 from .sink cimport Sink, register_native
 from .strategy cimport own_limits
@@ -67,7 +67,7 @@ cdef class RetryingSink(Wrapper):
         self._fit = arguments.own_fit(sink, Sink)
         self._label = describe_sink(sink)
         self._retry_trouble = Burst(f"{self._label}: an attempt failed, retrying")
-        self._drop_trouble = Loss(f"{self._label}: dropped an event")
+        self._drop_trouble = Drops(f"{self._label}: dropped an event")
 
     @property
     def retries(self):
@@ -180,9 +180,7 @@ cdef class RetryingSink(Wrapper):
         try:
             event = attempt.events[attempt.done]
             if not attempt.waited:
-                wait = self._strategy.proceed(event)
-                if wait != wait:
-                    raise ValueError("a strategy's proceed() returned NaN")
+                wait = callbacks.proceed(self._strategy, event)
                 if attempt.not_before:
                     wait = max(wait, attempt.not_before - fs_now())
                 if wait > 0:
@@ -198,10 +196,10 @@ cdef class RetryingSink(Wrapper):
                 attempt.done : attempt.done + (self._piece if self._dst.takes_blocks else 1)
             ]
             if self._fit is not None and len(piece) > 1:
-                piece = piece[: max(1, self._fit(piece))]
+                piece = piece[: callbacks.fit(self._dst.sink, piece)]
             if self._listeners:
                 for event in piece:
-                    callbacks.notify(self._listeners, "active", event)
+                    callbacks.tell(self._listeners, "active", event)
             try:
                 if len(piece) > 1:
                     self._dst.write_many(piece[:])  # a copy: the destination may change it
@@ -224,10 +222,7 @@ cdef class RetryingSink(Wrapper):
         self._backing_off = False
         self._retry_trouble.over()
         self._drop_trouble.over()
-        try:
-            self._strategy.success(piece[0])
-        except Exception as error:  # too late to fail: the event is committed
-            log.error("a strategy's success() raised %s", describe_error(error))
+        callbacks.success(self._strategy, piece[0])
         return 0
 
     cdef int failed(self, Attempt attempt, list piece, object error) except -1:
@@ -252,7 +247,7 @@ cdef class RetryingSink(Wrapper):
                     attempt.failures[attempt.done], attempt.since[attempt.done]
                 )
             else:
-                drop = self._strategy.failure(piece[0], error)
+                drop = callbacks.failure(self._strategy, piece[0], error)
         if len(piece) > 1:
             self._piece = len(piece) // 2
         elif drop:
@@ -267,7 +262,7 @@ cdef class RetryingSink(Wrapper):
         self._retry_trouble.happened(piece[0], describe_error(error), len(piece))
         if self._listeners:
             for event in piece:
-                callbacks.notify(self._listeners, "retry", event, error)
+                callbacks.tell(self._listeners, "retry", event, error)
         return 0
 
     cdef int after_fork(self) except -1:

@@ -1,7 +1,7 @@
 # cython: freethreading_compatible=True
 """A sink around another one, which it closes once."""
 
-from fastsinks._core import arguments, thread_state
+from fastsinks._core import arguments, callbacks, thread_state
 from fastsinks._core.errors import CloseTimeoutError, SinkClosedError
 
 from .destination cimport Destination
@@ -74,7 +74,7 @@ cdef class Wrapper(Sink):
         fs_release(&self._lock)
         self.interrupt()
         try:
-            arguments.close(self._dst.sink, FS_FOREVER if timeout is None else deadline - fs_now())
+            callbacks.close(self._dst.sink, FS_FOREVER if timeout is None else deadline - fs_now())
         except Exception:
             raise
         except BaseException:
