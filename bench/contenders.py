@@ -54,6 +54,7 @@ QUEUE = Contender("queue.Queue + thread", "others", "stdlib", (("kind", "Queue")
 LOGGING = Contender("QueueHandler, QueueListener", "others", "stdlib", (("kind", "logging"),))
 LOOP = Contender("a Python loop", "others", "stdlib")
 PROMETHEUS = Contender("prometheus-client", "others", "stdlib", (("kind", "prometheus"),))
+URLLIB3 = Contender("urllib3", "others", "imports")
 GO = Contender("go-events", "go")
 
 

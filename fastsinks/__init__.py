@@ -1,6 +1,13 @@
-"""fastsinks: composable sinks that carry events out of a busy server."""
+"""fastsinks: composable sinks that carry events out of a busy server.
+
+The core is loaded at once, and a broken build with it is an ImportError. What needs urllib3
+is loaded when it is first asked for: a program that only queues pays for no HTTP.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ._core.backend import (
     Breaker,
@@ -25,8 +32,15 @@ from ._core.errors import (
     SinkError,
 )
 from ._core.version import __version__
-from .endpoint import Endpoint, EndpointMetrics
-from .http import HTTPSink
+
+if TYPE_CHECKING:
+    from . import encoders as encoders
+    from . import endpoint as endpoint
+    from . import events as events
+    from . import http as http
+    from . import signing as signing
+    from .endpoint import Endpoint, EndpointMetrics
+    from .http import HTTPSink
 
 __all__ = [
     "Breaker",
@@ -52,3 +66,22 @@ __all__ = [
     "backend",
     "ignore",
 ]
+
+# By the door that has it.
+_LAZY = {"Endpoint": "endpoint", "EndpointMetrics": "endpoint", "HTTPSink": "http"}
+_DOORS = ("encoders", "endpoint", "events", "http", "signing")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a door when something behind it is first asked for (PEP 562)."""
+    if name in _DOORS:
+        return import_module(f".{name}", __name__)
+    if name in _LAZY:
+        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value  # the next look finds it without this function
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_DOORS})

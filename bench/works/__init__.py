@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..race import Race
-from . import counters, drain, fanout, latency, neighbour, queue
+from . import counters, drain, fanout, imports, latency, neighbour, queue
 
 RACES: tuple[Race, ...] = (
     queue.RACE,
@@ -12,4 +12,5 @@ RACES: tuple[Race, ...] = (
     latency.RACE,
     neighbour.RACE,
     drain.RACE,
+    imports.RACE,
 )

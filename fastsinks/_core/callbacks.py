@@ -11,8 +11,8 @@ into any sink, or never return.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
+from types import CodeType
 from typing import Any
 
 from . import log
@@ -41,14 +41,28 @@ def fit(sink: Any, events: Sequence[Any]) -> int:
 
 def close(sink: Any, left: float) -> None:
     """Close a sink, within ``left`` seconds where its ``close`` takes a timeout."""
-    try:
-        takes_timeout = "timeout" in inspect.signature(sink.close).parameters
-    except (TypeError, ValueError):  # built in, without a signature
-        takes_timeout = False
-    if takes_timeout and left < FOREVER:
+    if left < FOREVER and takes_timeout(sink.close):
         sink.close(timeout=max(0.0, left))
     else:
         sink.close()
+
+
+def takes_timeout(close: Any) -> bool:
+    """Whether a sink's ``close`` has a parameter of that name."""
+    code = getattr(close, "__code__", None)
+    if isinstance(code, CodeType) and not hasattr(close, "__wrapped__"):
+        return "timeout" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    text = getattr(close, "__text_signature__", None)  # of what is compiled
+    if text is not None:
+        return "timeout" in text
+    # A decorated function, a partial, an object that can be called. Loading this module costs
+    # as much as the rest of the core, and most programs never need it.
+    from inspect import signature
+
+    try:
+        return "timeout" in signature(close).parameters
+    except (TypeError, ValueError):  # built in, without a signature
+        return False
 
 
 def bury(dead_letter: Any, events: Iterable[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from .errors import SinkClosedError
@@ -23,6 +22,8 @@ class ChannelEvents:
         return self
 
     async def __anext__(self) -> Any:
+        import asyncio  # here, where it is loaded already: the core does without
+
         loop = asyncio.get_running_loop()
         bell = asyncio.Event()
 
