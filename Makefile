@@ -35,8 +35,8 @@ test: $(VENV)/.built
 	FASTSINKS_BACKEND=python $(bin)/python -m pytest -m "not once" $(ARGS)
 
 exits: $(VENV)/.built
-	$(bin)/python -m pytest tests/test_exit_runs.py --exits 300 $(ARGS)
-	FASTSINKS_BACKEND=python $(bin)/python -m pytest tests/test_exit_runs.py --exits 300 $(ARGS)
+	$(bin)/python -m pytest tests/process/test_exit_runs.py --exits 300 $(ARGS)
+	FASTSINKS_BACKEND=python $(bin)/python -m pytest tests/process/test_exit_runs.py --exits 300 $(ARGS)
 
 soak: $(VENV)/.built
 	PYTHONPATH=tests $(bin)/python -m soak $(ARGS)

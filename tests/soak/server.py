@@ -17,7 +17,8 @@ import random
 import threading
 from typing import Any
 
-from receiver import (
+from standardwebhooks import Webhook
+from support.receiver import (
     Behaviour,
     Connection,
     Receiver,
@@ -31,7 +32,6 @@ from receiver import (
     reset,
     stall,
 )
-from standardwebhooks import Webhook
 
 from fastsinks._cli.demo_receiver import Faults, Journal, die_with_parent
 
