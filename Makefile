@@ -1,5 +1,7 @@
 # make demo    see it work          make build   sdist and wheel in dist/
-# make test    the whole suite      make lint    ruff, mypy, stubtest
+# make test    both backends, some minutes: what to run after a change; ARGS="-k queue -x"
+# make test-all  everything, in its full length
+# make lint    ruff, mypy, stubtest
 # make exits   300 programs end each way; ARGS="--exits 50 --seed 42"
 # make soak    two minutes of chaos, then a ledger; ARGS="--seconds 600 --seed 42"
 # make clean   everything that make made
@@ -23,7 +25,7 @@ ARGS ?=
 bin := $(VENV)/bin
 sources := setup.py $(wildcard src_c/fastsinks/_core/*.pyx src_c/fastsinks/_core/*.pxd src_c/fastsinks/_core/*.h)
 
-.PHONY: demo test exits sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
+.PHONY: demo test test-all exits sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -31,12 +33,13 @@ demo: $(VENV)/.built
 
 # Once for each implementation of the core; what does not depend on it runs once.
 test: $(VENV)/.built
-	$(bin)/python -m pytest $(ARGS)
-	FASTSINKS_BACKEND=python $(bin)/python -m pytest -m "not once" $(ARGS)
+	tools/suite $(bin)/python -m "not long" $(ARGS)
+
+test-all: $(VENV)/.built
+	tools/suite $(bin)/python --full $(ARGS)
 
 exits: $(VENV)/.built
-	$(bin)/python -m pytest tests/process/test_exit_runs.py --exits 300 $(ARGS)
-	FASTSINKS_BACKEND=python $(bin)/python -m pytest tests/process/test_exit_runs.py --exits 300 $(ARGS)
+	tools/suite $(bin)/python tests/process/test_exit_runs.py --exits 300 $(ARGS)
 
 soak: $(VENV)/.built
 	PYTHONPATH=tests $(bin)/python -m soak $(ARGS)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from support import Gate, Task
+from support import Gate, Task, at_length
 
 import fastsinks
 
@@ -19,19 +19,30 @@ WANTED = os.environ.get("FASTSINKS_BACKEND", "") or "c"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="everything in its full length")
     parser.addoption(
         "--count", type=int, default=1, help="run every test so many times, to find flaky ones"
     )
     parser.addoption(
-        "--seconds", type=float, default=0.6, help="how long each storm of test_full_and_slow lasts"
+        "--seconds", type=float, help="how long each storm of test_full_and_slow lasts"
     )
-    parser.addoption("--exits", type=int, default=20, help="end so many programs each way")
+    parser.addoption("--exits", type=int, help="end so many programs each way")
+    parser.addoption("--forks", type=int, help="fork so often under load")
     parser.addoption(
         "--seed", default=f"{random.randrange(10**6)}", help="repeats the random runs of a seed"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.full:
+        os.environ["FASTSINKS_FULL"] = "1"  # for the programs that tests start, too
+    for option, length in {
+        "seconds": at_length(0.2, 0.6),
+        "exits": at_length(4, 20),
+        "forks": at_length(50, 500),
+    }.items():
+        if getattr(config.option, option) is None:
+            setattr(config.option, option, length)
     # A shell starts background jobs with Ctrl-C ignored, and so would be every program that a
     # test starts and interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,6 +57,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("once") is None:
+        metafunc.fixturenames.append("_backend")
+        metafunc.parametrize("_backend", [fastsinks.backend])
     count = metafunc.config.getoption("--count")
     if count > 1:
         metafunc.fixturenames.append("_round")

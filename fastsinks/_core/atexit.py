@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Callable, Iterable
 from multiprocessing import process, util
 from time import monotonic
@@ -11,7 +12,8 @@ from typing import Any
 from .._core import log
 from .errors import CloseTimeoutError
 
-EXIT_TIMEOUT = 5.0  #: seconds for queues that nobody closed
+#: Seconds for queues that nobody closed; the variable is for tests only.
+EXIT_TIMEOUT = float(os.environ.get("FASTSINKS_EXIT_TIMEOUT", "5"))
 
 LAST = -100  #: of multiprocessing's finalisers: others may write, too
 

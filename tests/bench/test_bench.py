@@ -48,6 +48,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module
 
 
+@pytest.mark.long
 class TestRun:
     def test_every_contender_runs_at_every_work(self, module: Any, tmp_path: Path) -> None:
         results, plot = tmp_path / "results.json", tmp_path / "plot.svg"

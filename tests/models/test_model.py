@@ -12,8 +12,15 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import DEADLINE, DROPPING, eventually
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from support import DEADLINE, DROPPING, at_length, eventually
 
 from fastsinks import CloseTimeoutError, Queue, QueueFullError, SinkClosedError
 
@@ -185,11 +192,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.queue.stats().accepted == self.accepted
 
 
-QueueMachine.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-TestQueueModel = QueueMachine.TestCase
+def test_a_queue() -> None:
+    limits = settings(
+        max_examples=at_length(20, 60),
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    run_state_machine_as_test(QueueMachine, settings=limits)

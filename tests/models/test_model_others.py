@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from support.twins import BACKENDS, TIME, Listener, Scripted, ScriptedBlocks, Twins, limits, outcome
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(TIME)]
@@ -100,8 +106,8 @@ class BroadcasterMachine(RuleBasedStateMachine):
             )
 
 
-TestBroadcasters = BroadcasterMachine.TestCase
-TestBroadcasters.settings = limits(60)
+def test_broadcasters() -> None:
+    run_state_machine_as_test(BroadcasterMachine, settings=limits(60))
 
 
 class MyStrategy:
@@ -197,8 +203,8 @@ class RetryingMachine(RuleBasedStateMachine):
             self.twins.both(lambda side: (side.retries, side.dropped, side.closed))
 
 
-TestRetrying = RetryingMachine.TestCase
-TestRetrying.settings = limits(60)
+def test_retrying_sinks() -> None:
+    run_state_machine_as_test(RetryingMachine, settings=limits(60))
 
 
 @limits(60)

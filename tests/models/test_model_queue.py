@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     rule,
+    run_state_machine_as_test,
 )
 from support import DEADLINE, POLICIES, Task, parked
 from support.twins import (
@@ -206,8 +207,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.twins.same(lambda side: (tuple(side.queue.stats()), side.dead, side.dst.closes))
 
 
-TestQueues = QueueMachine.TestCase
-TestQueues.settings = limits(30)
+def test_queues() -> None:
+    run_state_machine_as_test(QueueMachine, settings=limits(30))
 
 
 class Ends:
@@ -299,5 +300,5 @@ class ChannelMachine(RuleBasedStateMachine):
                     outcome(call.result)
 
 
-TestChannels = ChannelMachine.TestCase
-TestChannels.settings = limits(8, steps=15)
+def test_channels() -> None:
+    run_state_machine_as_test(ChannelMachine, settings=limits(8, steps=15))

@@ -347,6 +347,7 @@ class Monitored(Gunicorn):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("options", [[], ["--preload"], ["--threads=4"]], ids=" ".join)
 def test_gunicorn(folder: Path, tmp_path: Path, options: list[str]) -> None:

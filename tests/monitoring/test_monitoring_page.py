@@ -17,7 +17,7 @@ from support.receiver import Receiver, answer, when
 
 from fastsinks import Endpoint, monitoring
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(60)]
 
 ROWS = """
 return [...document.querySelectorAll("#rows tr")].map((row) => ({

@@ -436,6 +436,7 @@ class TestManyEndpoints:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 class TestPrometheus:
     def test_promtool_is_content(self) -> None:
         promtool = program("promtool")

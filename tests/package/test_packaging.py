@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.once, pytest.mark.long, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")

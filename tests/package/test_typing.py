@@ -31,6 +31,7 @@ def run(*arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_strict_program_and_the_package_itself() -> None:
     assert "no issues found" in run("mypy", "--strict", ROOT / "fastsinks", SAMPLE)
 
@@ -40,6 +41,7 @@ def test_the_sample_uses_every_public_name() -> None:
     assert set(fastsinks.__all__) - words == set()
 
 
+@pytest.mark.long
 def test_the_stubs_agree_with_what_is_there() -> None:
     allowed = ROOT / "tests" / "stubtest-allowlist.txt"
     assert "no issues found" in run("mypy.stubtest", "fastsinks", "--allowlist", allowed)

@@ -166,6 +166,7 @@ def test_multiprocessing(method: str, gate: Gate, tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.timeout(60)
 def test_gunicorn_that_preloads(
     gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

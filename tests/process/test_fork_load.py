@@ -10,8 +10,6 @@ import pytest
 from support import run_clean
 from support.receiver import Receiver, answer
 
-FORKS = 500
-
 # Children and parent write to the same sinks. Each request says which process sent it.
 PROGRAM = """
     import faulthandler, os, random, signal, sys, threading, time, warnings
@@ -123,21 +121,22 @@ PROGRAM = """
 """
 
 
-def expected(counts: list[int]) -> tuple[Counter[str], Counter[str]]:
+def expected(counts: list[int], forks: int) -> tuple[Counter[str], Counter[str]]:
     """The events of the parent, and those of the children."""
     parents = Counter(f"parent {i} {n}" for i, count in enumerate(counts) for n in range(count))
-    children = Counter(f"child {number} one" for number in range(FORKS))
-    children.update(f"child {number} many" for number in range(FORKS))
-    children.update(f"child {number} thread" for number in range(0, FORKS, 5))
+    children = Counter(f"child {number} one" for number in range(forks))
+    children.update(f"child {number} many" for number in range(forks))
+    children.update(f"child {number} thread" for number in range(0, forks, 5))
     return parents, children
 
 
 @pytest.mark.timeout(180)
-def test_forks_under_load() -> None:
+def test_forks_under_load(request: pytest.FixtureRequest) -> None:
+    forks = request.config.getoption("--forks")
     with Receiver() as plain, Receiver(default=answer(202)) as wide:
-        program = textwrap.dedent(PROGRAM).format(plain=plain.url(), wide=wide.url(), forks=FORKS)
+        program = textwrap.dedent(PROGRAM).format(plain=plain.url(), wide=wide.url(), forks=forks)
         pid, *numbers = run_clean(program, timeout=170).split()
-        parents, children = expected([int(number) for number in numbers])
+        parents, children = expected([int(number) for number in numbers], forks)
         for receiver in plain, wide:
             by_parent: Counter[str] = Counter()
             by_children: Counter[str] = Counter()

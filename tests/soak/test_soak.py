@@ -16,8 +16,6 @@ from soak.plan import SHARES, schedule
 from soak.specs import SPECS
 from soak.vitals import GROWTH, Vitals
 
-pytestmark = pytest.mark.long
-
 
 def soak(patch: str = "") -> subprocess.CompletedProcess[str]:
     """Three seconds of it, with something patched in the process that has the endpoints."""
@@ -38,6 +36,7 @@ runpy.run_module("soak", run_name="__main__")
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_it_holds() -> None:
     done = soak()
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
@@ -50,6 +49,7 @@ def test_it_holds() -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_it_does_not() -> None:
     """A library that sends one block without its last event, and another in reverse."""
     done = soak(

@@ -20,7 +20,7 @@ import time
 import types
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fastsinks
 
@@ -59,7 +59,14 @@ DROPPING = ["drop_newest", "drop_oldest"]
 POLICIES = ["block", "raise", *DROPPING]
 """What a queue may do when it is full."""
 
+Length = TypeVar("Length", int, float)
+
 Hook = Callable[[list[Any]], object]
+
+
+def at_length(quick: Length, full: Length) -> Length:
+    """How often or how long: `quick` in the tier of a contributor, `full` with `--full`."""
+    return full if os.environ.get("FASTSINKS_FULL") == "1" else quick
 
 
 def eventually(predicate: Callable[[], object], timeout: float = DEADLINE) -> None:

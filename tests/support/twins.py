@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 import fastsinks
 from fastsinks._core import pure
-from support import DEADLINE, eventually
+from support import DEADLINE, at_length, eventually
 
 BACKENDS: tuple[Any, Any] = (fastsinks, pure)
 SIDES = ("c", "python")
@@ -28,7 +28,7 @@ TIME = 3600 if EXAMPLES else 30
 
 def limits(examples: int, steps: int = 30) -> settings:
     return settings(
-        max_examples=EXAMPLES or examples,
+        max_examples=EXAMPLES or at_length(examples // 3, examples),
         stateful_step_count=steps,
         deadline=None,
         derandomize=not EXAMPLES,
