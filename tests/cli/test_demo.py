@@ -64,6 +64,7 @@ def test_the_verdict_holds(tmp_path: Path) -> None:
     assert_clean(tmp_path, out)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path: Path, number: int) -> None:
     with start_demo(tmp_path) as running:
@@ -80,6 +81,7 @@ def test_interrupted(tmp_path: Path, number: int) -> None:
     assert_clean(tmp_path, seen + out)
 
 
+@pytest.mark.long
 def test_receivers_end_with_a_demo_that_is_killed(tmp_path: Path) -> None:
     with start_demo(tmp_path) as running:
         assert running.stdout is not None

@@ -68,6 +68,7 @@ class TestWindow:
         assert self.attempt(window, 1000, 9) == [1, 2, 4, 8, 16, 32, 64, 100, 100]
 
 
+@pytest.mark.long
 def test_a_receiver_that_is_slow_with_each_event() -> None:
     """It is not sent the same hundred events for ever: what it can do in time is found out."""
     seen: list[int] = []

@@ -109,6 +109,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.timeout(180)
 class TestGo:
     @pytest.fixture

@@ -390,6 +390,7 @@ class TestManyEndpoints:
     BAR = 0.250  # seconds for a scrape
 
     @pytest.mark.timeout(60)
+    @pytest.mark.long
     def test_a_scrape_is_quick_and_holds_up_no_writer(
         self,
         registry: CollectorRegistry,

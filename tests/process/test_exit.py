@@ -4,7 +4,7 @@ import textwrap
 import time
 
 import pytest
-from support import run_clean, run_python
+from support import at_length, run_clean, run_python
 
 SINK = """
     import os, sys, threading, time
@@ -160,6 +160,10 @@ class TestPending:
 class TestHopeless:
     """What cannot be delivered does not keep the program, and is reported."""
 
+    @pytest.fixture(autouse=True)
+    def _at_length(self, monkeypatch):
+        monkeypatch.setenv("FASTSINKS_EXIT_TIMEOUT", str(at_length(0.5, 5)))
+
     def test_a_receiver_that_never_recovers(self):
         began = time.monotonic()
         done = run_python(
@@ -243,7 +247,7 @@ class TestNothingIsLeftBehind:
 
     def test_writers_that_go_on(self):
         """Daemon threads write while the interpreter goes down; again and again, no crash."""
-        for _ in range(5):
+        for _ in range(at_length(1, 5)):
             done = run_python(
                 program(
                     """
