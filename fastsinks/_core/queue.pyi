@@ -1,15 +1,11 @@
 from collections.abc import Iterable
 
-from typing_extensions import disjoint_base
-
 from .dispatcher import Dispatcher
+from .flight import Carrier
 from .protocols import Destination, QueueListener, WhenFull
-from .sink import Sink
-from .stats import LATENCY_BOUNDS as LATENCY_BOUNDS
 from .stats import QueueStats as QueueStats
 
-@disjoint_base
-class Queue(Sink):
+class Queue(Carrier):
     def __init__(
         self,
         dst: Destination,
@@ -23,10 +19,6 @@ class Queue(Sink):
         dispatcher: Dispatcher | None = None,
         name: str | None = None,
     ) -> None: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def maxsize(self) -> int: ...
     def __len__(self) -> int: ...
     def stats(self) -> QueueStats: ...
     def latencies(self) -> tuple[tuple[int, ...], float]: ...

@@ -6,9 +6,6 @@ from .protocols import Destination, RetryListener, Strategy
 from .wrapper import Wrapper
 
 @disjoint_base
-class Attempt: ...
-
-@disjoint_base
 class RetryingSink(Wrapper):
     def __init__(
         self,

@@ -365,16 +365,16 @@ def test_what_threads_of_the_parent_were_counting():
     """They are not in the child, and what they held at the fork is nobody's there."""
     out = fork_test(
         """
-        from fastsinks import _log
+        from fastsinks._core import log
         from fastsinks._core.backend import Counters
 
-        breaker, counters, null, burst = Breaker(1, 0.0), Counters(), NullSink(), _log.Burst("b")
+        breaker, counters, null, burst = Breaker(1, 0.0), Counters(), NullSink(), log.Burst("b")
         gate = Gate()
 
         def hold():
             # The compiled ones have locks of another kind, which no test can take.
             with contextlib.ExitStack() as stack:
-                stack.enter_context(_log._lock.get())
+                stack.enter_context(log._lock.get())
                 for thing in (breaker, counters, null):
                     if hasattr(thing, "_lock"):
                         stack.enter_context(thing._lock)
@@ -503,6 +503,37 @@ def test_a_thread_of_the_childs_is_not_taken_for_one_of_the_parents():
         """
     )
     assert out == "child\nchild\n"
+
+
+@pytest.mark.once
+def test_a_module_that_is_loaded_after_the_fork():
+    """It has not seen the fork, and yet takes no lock of the child's for one of the parent's."""
+    python = 'import os; os.environ["FASTSINKS_BACKEND"] = "python"'  # which loads none of them
+    code = """
+        from fastsinks._core.wrapper import Wrapper
+
+        def child():
+            from fastsinks._core.retrying import RetryingSink
+
+            gate, entered = Gate(), []
+            dst = Recorder(lambda events: (entered.extend(events), gate()))
+            sink = RetryingSink(dst, RetryStrategy())  # a wrapper's lock, which it looks at
+            assert isinstance(sink, Wrapper)
+            tasks = [Task(sink.write, "first")]
+            gate.wait_entered()
+            tasks.append(Task(sink.write, "second").blocked())
+            assert entered == ["first"], entered
+            gate.open()
+            for task in tasks:
+                task.result()
+            assert entered == ["first", "second"], entered
+            print("child")
+
+        assert "fastsinks._core.retrying" not in sys.modules
+        in_child(child)
+        """
+    out = run_clean("\n".join([python, textwrap.dedent(COMMON), textwrap.dedent(code)]))
+    assert out == "child\n"
 
 
 def test_a_closed_dispatcher_is_closed_in_the_child():

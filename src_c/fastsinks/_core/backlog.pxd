@@ -81,7 +81,7 @@ cdef inline void backlog_init(Backlog *self) noexcept nogil:
 
 
 cdef inline bint backlog_reserve(Backlog *self, Py_ssize_t n) noexcept nogil:
-    """Make room for n more, who are pushed at once; false without memory."""
+    """Make room for n more, which are pushed at once; false without memory."""
     cdef Py_ssize_t room = self.tail.size - self.end
     cdef Py_ssize_t size
     cdef Chunk *chunk

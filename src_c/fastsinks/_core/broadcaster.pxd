@@ -1,7 +1,8 @@
 from cpython.object cimport PyObject
 
+from .destination cimport Destination
 from .sink cimport Sink
-from .sync cimport fs_count, fs_lock, fs_signal
+from .sync cimport fs_count, fs_lock, fs_condition
 
 
 cdef class Snapshot:
@@ -13,7 +14,7 @@ cdef class Snapshot:
 
 cdef class Broadcaster(Sink):
     cdef fs_lock _lock
-    cdef fs_signal _changed  # the turn is free, or the broadcaster closed
+    cdef fs_condition _changed  # the turn is free, or the broadcaster closed
     cdef Snapshot _snapshot  # _lock to replace
     cdef unsigned long _owner  # _lock: the thread whose turn it is, or 0
     cdef list _deferred  # the owner's: blocks, or None for close(), from inside its write
@@ -29,6 +30,7 @@ cdef class Broadcaster(Sink):
     cdef int take_turn(self) except -1
     cdef int end_turn(self, object fatal) except -1
     cdef object fan_out(self, object event, tuple block)
+    cdef int hand_on(self, Destination target, object event, tuple block) except -1
     cdef object refused(self, object sink, object event, Py_ssize_t n, object error, object fatal)
     cdef object accepted(self, object sink, object fatal)
     cdef int close_all(self, double deadline) except -1

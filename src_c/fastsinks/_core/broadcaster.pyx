@@ -13,13 +13,14 @@ from fastsinks._core import arguments, callbacks, log, thread_state
 from fastsinks._core.errors import CloseTimeoutError, SinkClosedError
 from fastsinks._core.log import Drops, describe_error, describe_sink
 
+from .callbacks cimport write, write_many
 from .destination cimport Destination
 from .sink cimport Sink, register_native
 from .sync cimport (
-    FS_FOREVER,
     FS_PREFETCH,
     fs_acquire,
     fs_breathe,
+    fs_condition_init,
     fs_forker,
     fs_init,
     fs_is_inherited,
@@ -28,9 +29,9 @@ from .sync cimport (
     fs_now,
     fs_release,
     fs_self,
-    fs_signal_init,
     fs_wait,
 )
+from .times cimport FS_FOREVER, GIL_HOLD
 
 fs_init()
 
@@ -81,7 +82,7 @@ cdef class Broadcaster(Sink):
 
     def __cinit__(self, *args, **kwargs):
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._changed)
+        fs_condition_init(&self._changed)
         self._snapshot = Snapshot(())
         self._deferred = []
         self._trouble = {}
@@ -298,9 +299,7 @@ cdef class Broadcaster(Sink):
                 while i < count:
                     native = snapshot.natives[i]
                     i += 1
-                    if block is not None:
-                        (<Destination>snapshot.targets[i - 1]).write_many(block)
-                    elif native != NULL:
+                    if native != NULL and block is None:
                         if i + AHEAD < count and snapshot.natives[i + AHEAD] != NULL:
                             # Of a thousand queues few are in a cache: this halves their cost.
                             FS_PREFETCH(snapshot.natives[i + AHEAD], 0)
@@ -308,7 +307,7 @@ cdef class Broadcaster(Sink):
                             FS_PREFETCH(snapshot.natives[i + AHEAD], 128)
                         (<Sink>native).write_c(event)
                     else:
-                        (<Destination>snapshot.targets[i - 1])._write(event)
+                        self.hand_on(<Destination>snapshot.targets[i - 1], event, block)
                     if self._trouble:
                         target = <Destination>snapshot.targets[i - 1]
                         fatal = self.accepted(target.sink, fatal)
@@ -323,6 +322,10 @@ cdef class Broadcaster(Sink):
                 first = event if block is None else block[0]
                 fatal = self.refused(target.sink, first, n, error, fatal)
         return fatal
+
+    cdef int hand_on(self, Destination target, object event, tuple block) except -1:
+        """To one sink, if not by its vtable. Apart, to keep the loop above in few registers."""
+        return write(target, event) if block is None else write_many(target, block)
 
     # The next two return what is to be raised once all sinks were served, `fatal` until now.
     # They log, and a signal may strike there: its exception waits too.
@@ -409,11 +412,11 @@ cdef class Broadcaster(Sink):
     cdef int after_fork(self) except -1:
         """In a child: a writer of the parent's is not here, nor one that closed."""
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._changed)
-        if self._owner != fs_forker:
+        fs_condition_init(&self._changed)
+        if self._owner != fs_forker():
             self._owner = 0
             self._deferred = []
-        if self._closer != fs_forker:
+        if self._closer != fs_forker():
             self._closer = 0
         return 0
 

@@ -1,5 +1,5 @@
 from .sink cimport Sink
-from .sync cimport fs_lock, fs_signal
+from .sync cimport fs_lock, fs_condition
 
 
 cdef class Offer:
@@ -11,8 +11,8 @@ cdef class Offer:
 cdef class Channel(Sink):
     cdef readonly Py_ssize_t buffer  # set once
     cdef fs_lock _lock
-    cdef fs_signal _arrived  # an offer, or closed: readers wait here, and who waits for done()
-    cdef fs_signal _taken  # an offer was taken, or closed: writers wait here
+    cdef fs_condition _arrived  # an offer, or closed: readers wait here, and so does done()
+    cdef fs_condition _taken  # an offer was taken, or closed: writers wait here
     cdef object _offers  # _lock: a deque, which makes no container when it grows
     cdef Py_ssize_t _count  # _lock: offers that can be taken
     cdef tuple _watchers  # _lock to replace: called when something arrives, or closed

@@ -9,17 +9,17 @@ from fastsinks._core.errors import SinkClosedError
 
 from .sink cimport register_native
 from .sync cimport (
-    FS_FOREVER,
     fs_acquire,
+    fs_condition_init,
     fs_init,
     fs_is_inherited,
     fs_lock_init,
     fs_notify,
     fs_now,
     fs_release,
-    fs_signal_init,
     fs_wait,
 )
+from .times cimport FS_FOREVER
 
 fs_init()
 
@@ -30,7 +30,7 @@ cdef inline void acquire(Channel self) noexcept:
     fs_acquire(&self._lock)
 
 
-cdef int ring(tuple watchers) except -1:
+cdef int notify_watchers(tuple watchers) except -1:
     for watcher in watchers:
         watcher()
     return 0
@@ -52,8 +52,8 @@ cdef class Channel(Sink):
 
     def __cinit__(self, *args, **kwargs):
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._arrived)
-        fs_signal_init(&self._taken)
+        fs_condition_init(&self._arrived)
+        fs_condition_init(&self._taken)
         self._offers = deque()
         self._watchers = ()
 
@@ -74,7 +74,7 @@ cdef class Channel(Sink):
 
     cdef int write_c(self, object event) except -1:
         cdef Offer offer = Offer()
-        cdef bint rung = False
+        cdef bint notified = False
         cdef tuple watchers
         cdef unsigned int seen
         offer.event = event
@@ -95,8 +95,8 @@ cdef class Channel(Sink):
         if self.buffer and not watchers:
             return 0
         try:
-            ring(watchers)
-            rung = True
+            notify_watchers(watchers)
+            notified = True
             while not self.buffer:
                 acquire(self)
                 if offer.taken or self._closed:
@@ -106,7 +106,7 @@ cdef class Channel(Sink):
                 fs_release(&self._lock)
                 fs_wait(&self._lock, &self._taken, seen, fs_now() + FS_FOREVER)
         finally:
-            if not (rung and self.buffer):
+            if not (notified and self.buffer):
                 self.withdraw(offer)
         if not (offer.taken or self.buffer):
             raise SinkClosedError
@@ -169,7 +169,7 @@ cdef class Channel(Sink):
         fs_notify(&self._lock, &self._taken)
         watchers = self._watchers
         fs_release(&self._lock)
-        ring(watchers)
+        notify_watchers(watchers)
 
     def done(self, timeout=None):
         """Wait until the channel is closed; false if it was not within ``timeout`` seconds."""
@@ -230,8 +230,8 @@ cdef class Channel(Sink):
     cdef int after_fork(self) except -1:
         """In a child: what was written before is for readers in the parent, where watchers are."""
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._arrived)
-        fs_signal_init(&self._taken)
+        fs_condition_init(&self._arrived)
+        fs_condition_init(&self._taken)
         self._watchers = ()
         self._offers = deque()
         self._count = 0

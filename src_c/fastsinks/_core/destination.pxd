@@ -9,6 +9,3 @@ cdef class Destination:
     cdef object _write  # bound methods, of the others
     cdef object _write_many  # None: loop over write
     cdef readonly bint takes_blocks  # has a write_many of its own
-
-    cdef int write(self, object event) except -1
-    cdef int write_many(self, object events) except -1

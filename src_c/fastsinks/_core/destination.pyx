@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""How to call what a sink writes to, found out once, when sinks are wired."""
+"""What a sink writes to, and how it is called: found out once, when sinks are wired."""
 
 from fastsinks._core import arguments
 
@@ -9,7 +9,8 @@ from .sink cimport Sink, is_native
 cdef class Destination:
     """Compiled sinks are called through their vtable, others through bound methods.
 
-    A Python call and its argument tuple cost several times what a compiled sink does.
+    A Python call and its argument tuple cost several times what a compiled sink does. The
+    calls themselves are in callbacks.pxd.
     """
 
     def __init__(self, sink):
@@ -24,20 +25,3 @@ cdef class Destination:
             self._native_many = sink
         else:
             self._write_many = own
-
-    cdef int write(self, object event) except -1:
-        if self._native is not None:
-            return self._native.write_c(event)
-        self._write(event)
-        return 0
-
-    cdef int write_many(self, object events) except -1:
-        """Hand on a list or a tuple: as a block where the sink takes blocks."""
-        if self._native_many is not None:
-            return self._native_many.write_many_c(events)
-        if self._write_many is not None:
-            self._write_many(events)
-        else:
-            for event in events:
-                self.write(event)
-        return 0

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from fastsinks._core import arguments
 
+from .callbacks cimport match, write, write_many
 from .sink cimport register_native
 from .wrapper cimport Wrapper
 
@@ -31,16 +32,16 @@ cdef class Filter(Wrapper):
     cdef int write_c(self, object event) except -1:
         if self._closed:
             self.refuse()
-        if self._match(event):
-            self._dst.write(event)
+        if match(self._match, event):
+            write(self._dst, event)
         return 0
 
     cdef int write_many_c(self, object events) except -1:
         if self._closed:
             self.refuse()
-        accepted = [event for event in events if self._match(event)]
+        accepted = [event for event in events if match(self._match, event)]
         if accepted:
-            self._dst.write_many(accepted)
+            write_many(self._dst, accepted)
         return 0
 
 

@@ -18,7 +18,7 @@ cdef struct Latency:
     double time[MARKS]
     int count
     unsigned long long stride  # from the latest mark to the next
-    unsigned long long buckets[BUCKETS]  # events; the bounds are in fastsinks._stats
+    unsigned long long buckets[BUCKETS]  # events; the bounds are in stats.py
     double total  # seconds
 
 

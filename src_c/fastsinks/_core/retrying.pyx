@@ -12,10 +12,11 @@ from fastsinks._core import arguments, callbacks, log
 from fastsinks._core.errors import SinkClosedError
 from fastsinks._core.log import Burst, Drops, describe_error, describe_sink
 
+from .callbacks cimport write, write_many
+from .delivery cimport Delivery
 from .sink cimport Sink, register_native
 from .strategy cimport own_limits
 from .sync cimport (
-    FS_FOREVER,
     fs_acquire,
     fs_init,
     fs_is_inherited,
@@ -25,15 +26,11 @@ from .sync cimport (
     fs_self,
     fs_wait,
 )
+from .times cimport FS_FOREVER
 
 fs_init()
 
 cdef Py_ssize_t WHOLE = 1 << 40  # more events than any block has
-
-
-cdef class Attempt:
-    def __cinit__(self, list events):
-        self.events = events
 
 
 cdef class RetryingSink(Wrapper):
@@ -101,18 +98,18 @@ cdef class RetryingSink(Wrapper):
         return self.write_list(list(events))
 
     cdef int write_list(self, list events) except -1:
-        cdef Attempt attempt = Attempt(events)
+        cdef Delivery delivery = Delivery(events)
         cdef double wait
         cdef double deadline
         cdef unsigned int seen
-        attempt.thread = fs_self()
+        delivery.thread = fs_self()
         if self._closed:
             self.refuse()
         if not events:
             return 0
         try:
             while True:
-                wait = self.step(attempt)
+                wait = self.step(delivery)
                 if wait < 0:
                     return 0
                 deadline = fs_now() + min(wait, FS_FOREVER)
@@ -123,26 +120,26 @@ cdef class RetryingSink(Wrapper):
                     if not self._closed:
                         fs_wait(&self._lock, &self._changed, seen, deadline)
         finally:
-            self.end_turn(attempt)
+            self.end_turn(delivery)
 
-    cdef double step(self, Attempt attempt) except? -2:
+    cdef double step(self, Delivery delivery) except? -2:
         """At most one attempt. Seconds until the next step, or -1 when the block is finished."""
         cdef double wait
-        self.take_turn(attempt)
+        self.take_turn(delivery)
         try:
-            wait = self.attempt_once(attempt)
+            wait = self.attempt(delivery)
         except BaseException:
-            self.end_turn(attempt)
+            self.end_turn(delivery)
             raise
         if wait < 0:
-            self.end_turn(attempt)
+            self.end_turn(delivery)
         return wait
 
-    cdef int take_turn(self, Attempt attempt) except -1:
+    cdef int take_turn(self, Delivery delivery) except -1:
         cdef unsigned int seen
         if fs_is_inherited(&self._lock):
             self.after_fork()
-        if attempt.held or self._owner == fs_self():
+        if delivery.held or self._owner == fs_self():
             return 0  # nested: the sink or the dead letter wrote to us, and would wait for itself
         fs_acquire(&self._lock)
         while self._current is not None and not self._closed:
@@ -156,21 +153,21 @@ cdef class RetryingSink(Wrapper):
         if self._closed:
             fs_release(&self._lock)
             raise SinkClosedError
-        self._current = attempt
-        attempt.held = True
+        self._current = delivery
+        delivery.held = True
         fs_release(&self._lock)
         return 0
 
-    cdef void end_turn(self, Attempt attempt) noexcept:
-        if not attempt.held:
+    cdef void end_turn(self, Delivery delivery) noexcept:
+        if not delivery.held:
             return
-        attempt.held = False
+        delivery.held = False
         fs_acquire(&self._lock)
         self._current = None
         fs_notify(&self._lock, &self._changed)
         fs_release(&self._lock)
 
-    cdef double attempt_once(self, Attempt attempt) except? -2:
+    cdef double attempt(self, Delivery delivery) except? -2:
         cdef double wait
         cdef list piece
         cdef unsigned long owner = self._owner
@@ -178,22 +175,22 @@ cdef class RetryingSink(Wrapper):
             raise SinkClosedError
         self._owner = fs_self()
         try:
-            event = attempt.events[attempt.done]
-            if not attempt.waited:
+            event = delivery.events[delivery.done]
+            if not delivery.waited:
                 wait = callbacks.proceed(self._strategy, event)
-                if attempt.not_before:
-                    wait = max(wait, attempt.not_before - fs_now())
+                if delivery.not_before:
+                    wait = max(wait, delivery.not_before - fs_now())
                 if wait > 0:
                     # What follows this wait is an attempt, not another wait.
-                    attempt.waited = True
+                    delivery.waited = True
                     if not self._backing_off and self._retry_trouble:
                         self._backing_off = True
                         log.warning("%s: backing off for %.3g s", self._label, wait)
                     return wait
-            attempt.waited = False
-            attempt.not_before = 0.0
-            piece = attempt.events[
-                attempt.done : attempt.done + (self._piece if self._dst.takes_blocks else 1)
+            delivery.waited = False
+            delivery.not_before = 0.0
+            piece = delivery.events[
+                delivery.done : delivery.done + (self._piece if self._dst.takes_blocks else 1)
             ]
             if self._fit is not None and len(piece) > 1:
                 piece = piece[: callbacks.fit(self._dst.sink, piece)]
@@ -202,21 +199,21 @@ cdef class RetryingSink(Wrapper):
                     callbacks.tell(self._listeners, "active", event)
             try:
                 if len(piece) > 1:
-                    self._dst.write_many(piece[:])  # a copy: the destination may change it
+                    write_many(self._dst, piece[:])  # a copy: the destination may change it
                 else:
-                    self._dst.write(piece[0])
+                    write(self._dst, piece[0])
             except SinkClosedError:
                 raise
             except Exception as error:
-                self.failed(attempt, piece, error)
+                self.failed(delivery, piece, error)
             else:
-                self.succeeded(attempt, piece)
+                self.succeeded(delivery, piece)
         finally:
             self._owner = owner
-        return -1.0 if attempt.done == len(attempt.events) else 0.0
+        return -1.0 if delivery.done == len(delivery.events) else 0.0
 
-    cdef int succeeded(self, Attempt attempt, list piece) except -1:
-        attempt.done += len(piece)
+    cdef int succeeded(self, Delivery delivery, list piece) except -1:
+        delivery.done += len(piece)
         if self._piece < WHOLE:
             self._piece = max(self._piece, 2 * len(piece))
         self._backing_off = False
@@ -225,7 +222,7 @@ cdef class RetryingSink(Wrapper):
         callbacks.success(self._strategy, piece[0])
         return 0
 
-    cdef int failed(self, Attempt attempt, list piece, object error) except -1:
+    cdef int failed(self, Delivery delivery, list piece, object error) except -1:
         """Wait, take apart, or drop; only an event that failed by itself is dropped."""
         cdef bint drop = callbacks.is_permanent(error)
         cdef double after
@@ -234,26 +231,26 @@ cdef class RetryingSink(Wrapper):
         if not drop:
             after = callbacks.retry_after(error)
             if after:
-                attempt.not_before = fs_now() + after
+                delivery.not_before = fs_now() + after
             if self._limits is not None:
                 now = self._limits.failed()
-                if attempt.failures is None:
-                    attempt.failures = [0] * len(attempt.events)
-                    attempt.since = [now] * len(attempt.events)
-                for i in range(attempt.done, attempt.done + len(piece)):
-                    attempt.since[i] = attempt.since[i] if attempt.failures[i] else now
-                    attempt.failures[i] += 1
+                if delivery.failures is None:
+                    delivery.failures = [0] * len(delivery.events)
+                    delivery.since = [now] * len(delivery.events)
+                for i in range(delivery.done, delivery.done + len(piece)):
+                    delivery.since[i] = delivery.since[i] if delivery.failures[i] else now
+                    delivery.failures[i] += 1
                 drop = self._limits.gives_up(
-                    attempt.failures[attempt.done], attempt.since[attempt.done]
+                    delivery.failures[delivery.done], delivery.since[delivery.done]
                 )
             else:
                 drop = callbacks.failure(self._strategy, piece[0], error)
         if len(piece) > 1:
             self._piece = len(piece) // 2
         elif drop:
-            if self._closed or attempt.taken:
+            if self._closed or delivery.taken:
                 raise SinkClosedError  # what is left has been, or will be, accounted for
-            attempt.done += 1
+            delivery.done += 1
             self._dropped += 1
             self._drop_trouble.happened(piece[0], describe_error(error))
             callbacks.bury(self._dead_letter, piece)
@@ -273,13 +270,13 @@ cdef class RetryingSink(Wrapper):
 
     cdef void interrupt(self) noexcept:
         """Closing: end a back-off that waits on a queue's timer; threads have been notified."""
-        cdef Attempt attempt
+        cdef Delivery delivery
         fs_acquire(&self._lock)
-        attempt = self._current
+        delivery = self._current
         fs_release(&self._lock)
-        if attempt is not None and attempt.driver is not None:
-            driver = attempt.driver  # keeps the strand
-            attempt.dispatcher.answer(attempt.dispatcher.expedite(attempt.strand))
+        if delivery is not None and delivery.driver is not None:
+            driver = delivery.driver  # keeps the strand
+            delivery.dispatcher.wake(delivery.dispatcher.expedite(delivery.strand))
 
 
 register_native(RetryingSink)

@@ -4,7 +4,9 @@
 from fastsinks._core import arguments
 from fastsinks._core.errors import SinkClosedError
 
-from .sync cimport FS_ADD, FS_READ
+from .sync cimport FS_ADD, FS_READ, fs_init_forks
+
+_forks = fs_init_forks()  # for every other module: see fs_init
 
 
 cdef class Sink:

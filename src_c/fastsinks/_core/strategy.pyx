@@ -32,7 +32,7 @@ cdef class RetryStrategy:
 
 
 cdef class Tracked:
-    """One event's attempts, for callers of failure() who do not count for themselves."""
+    """One event's attempts, for a caller of failure() that does not count for itself."""
 
     cdef object event  # set once: kept, so that its id stays its own
     cdef unsigned long attempts  # the strategy's _lock

@@ -7,17 +7,17 @@
  *   collector) and drop no reference that may be the last. Nothing between the two gives the
  *   GIL away, so where there is a GIL, the GIL is the lock, and both are empty: a mutex
  *   besides would cost 10 of 30 ns of a write. On a free-threaded build it is a mutex, tried
- *   first; who has to wait for it detaches, so that a stop of the world does not wait too.
+ *   first; a thread that has to wait for it detaches, so that a stop of the world does not wait too.
  * - A leaf lock (fs_acquire_leaf, fs_release_leaf) is a mutex always: threads that wait for
  *   work take it without the GIL. It may be taken with the GIL and under an object's lock,
  *   is itself the last, and is never held while waiting for the GIL.
- * - Who waits for a condition does so in fs_wait, without the GIL, and gives the mutex back
- *   before it takes the GIL again: held, it would turn every wake-up into a hand-over
- *   between two threads. The caller then looks at its predicate again.
+ * - A thread waits for a condition in fs_wait, without the GIL. It gives the mutex back before
+ *   it takes the GIL again: held, it would turn every wake-up into a hand-over between two
+ *   threads. The caller then looks at its predicate again.
  * - After a fork the child's only thread may find a lock held by a thread that is not
- *   there. The generation, advanced by pthread_atfork, which also works where C code
- *   forks and Python's hooks do not run, tells: an object asks fs_is_inherited before it
- *   takes its lock, and makes the lock and what else concerns the parent anew.
+ *   there. The fork generation tells. pthread_atfork advances it, also where C code forks and
+ *   Python's hooks do not run. An object asks fs_is_inherited before it takes its lock, and
+ *   makes the lock and what else concerns the parent anew.
  */
 #ifndef FASTSINKS_SYNC_H
 #define FASTSINKS_SYNC_H
@@ -33,40 +33,56 @@
 #include <sys/syscall.h>
 #endif
 
-/* How long the main thread waits at most before it looks for signals, in seconds. */
-#define FS_SIGNAL_CHECK 0.05
-/* How long who waits for a queue goes without a look whether to help, while workers may be
- * missing, in seconds. */
-#define FS_HELP 0.02
-/* How long who waits for a queue goes without a look whether its dispatcher has been closed,
- * which wakes nobody at its queues, in seconds. */
-#define FS_RECHECK 0.5
-/* Longer waits are as good as for ever; a timespec holds it on every platform. */
-#define FS_FOREVER (86400.0 * 365)
-/* A time of fs_now() that never comes; nothing waits until then. */
-#define FS_NEVER ((double)INFINITY)
-
-/* Each extension module has its own copy, and registers its own handler in fs_init;
- * an object compares only within its module. */
-static volatile unsigned long fs_generation = 1;
-/* The one thread that a child has of its parent's. To be compared with what the parent noted:
- * a thread that the child starts may get the identity of one that did not come along. */
-static unsigned long fs_forker;
+#include "times.h"
 
 static inline unsigned long fs_self(void) { return (unsigned long)pthread_self(); }
 
+/* What pthread_atfork has seen. */
+typedef struct {
+    volatile unsigned long generation; /* of processes: one more in each child */
+    /* The one thread that a child has of its parent's. To be compared with what the parent noted:
+     * a thread that the child starts may get the identity of one that did not come along. */
+    unsigned long forker;
+} fs_fork_record;
+
+/* There is one for all extension modules, whenever each is loaded: an object made by one of them
+ * is looked at by another. The module that is loaded first, `sink`, has it (fs_init_forks); the
+ * others find it there (fs_init). */
+static fs_fork_record *fs_forks;
+#define FS_FORKS "fastsinks._core.sink._forks"
+
+static fs_fork_record fs_own_forks = {1, 0}; /* not used but in the module that has it */
+
 static inline void fs_forked(void) {
-    fs_generation++;
-    fs_forker = fs_self();
+    fs_own_forks.generation++;
+    fs_own_forks.forker = fs_self();
 }
 
-static inline int fs_init(void) {
-    if (pthread_atfork(NULL, NULL, fs_forked) != 0) {
+/* Count forks from now on; a new reference to what fs_init looks for. */
+static inline PyObject *fs_init_forks(void) {
+    if (fs_forks == NULL && pthread_atfork(NULL, NULL, fs_forked) != 0) {
         PyErr_SetString(PyExc_OSError, "pthread_atfork failed");
-        return -1;
+        return NULL;
     }
-    return 0;
+    fs_forks = &fs_own_forks;
+    return PyCapsule_New(fs_forks, FS_FORKS, NULL);
 }
+
+/* Each module calls it first of all. Not PyCapsule_Import, which wants a package that has been
+ * loaded to its end. */
+static inline int fs_init(void) {
+    PyObject *module = PyImport_ImportModule("fastsinks._core.sink");
+    PyObject *capsule = module == NULL ? NULL : PyObject_GetAttrString(module, "_forks");
+    if (capsule != NULL)
+        fs_forks = (fs_fork_record *)PyCapsule_GetPointer(capsule, FS_FORKS);
+    Py_XDECREF(capsule);
+    Py_XDECREF(module);
+    return fs_forks == NULL ? -1 : 0;
+}
+
+static inline unsigned long fs_generation(void) { return fs_forks->generation; }
+
+static inline unsigned long fs_forker(void) { return fs_forks->forker; }
 
 /* What is changed under a lock, and looked at without one: it only ever becomes true, is only
  * compared with the looker's own, or is a hint. */
@@ -81,25 +97,26 @@ typedef FS_SHARED unsigned long fs_thread;
 typedef FS_SHARED unsigned long long fs_count;
 typedef void *FS_SHARED fs_pointer;
 
-/* An object's lock, and where those sleep who wait for one of the object's signals. */
+/* An object's lock, and where the threads sleep that wait for one of its conditions. */
 typedef struct {
     unsigned long generation; /* set when it is made, or made anew in a child */
     pthread_mutex_t mutex;
     pthread_cond_t cond;
 } fs_lock;
 
-/* An event count: a waiter notes `count` under the lock, decides to wait, and sleeps
- * until it has changed, so that no notification between the two is lost. */
+/* Where threads wait for a change of what the lock guards. It counts notifications: a waiter
+ * notes `count` under the lock, decides to wait, and sleeps until it has changed, so that no
+ * notification between the two is lost. */
 typedef struct {
     unsigned int count;   /* of notifications; guarded by the lock */
     unsigned int waiters; /* guarded by the mutex */
-} fs_signal;
+} fs_condition;
 
-/* A condition of its own, for a worker that waits under a leaf lock. */
+/* Where the worker sleeps that watches the time, under a leaf lock. */
 typedef struct {
     pthread_cond_t cond;
-    unsigned int waiters; /* guarded by the leaf lock */
-} fs_condition;
+    unsigned int sleepers; /* guarded by the leaf lock */
+} fs_bed;
 
 static inline void fs_init_cond(pthread_cond_t *cond) {
 #if defined(__APPLE__)
@@ -116,14 +133,16 @@ static inline void fs_init_cond(pthread_cond_t *cond) {
 static inline void fs_lock_init(fs_lock *lock) {
     pthread_mutex_init(&lock->mutex, NULL);
     fs_init_cond(&lock->cond);
-    lock->generation = fs_generation;
+    lock->generation = fs_generation();
 }
 
-static inline void fs_signal_init(fs_signal *signal) { signal->count = signal->waiters = 0; }
-
 static inline void fs_condition_init(fs_condition *condition) {
-    fs_init_cond(&condition->cond);
-    condition->waiters = 0;
+    condition->count = condition->waiters = 0;
+}
+
+static inline void fs_bed_init(fs_bed *bed) {
+    fs_init_cond(&bed->cond);
+    bed->sleepers = 0;
 }
 
 static inline double fs_now(void) {
@@ -144,7 +163,7 @@ static inline int fs_on_main_thread(void) {
 
 /* Whether the process has forked since the lock was made. */
 static inline int fs_is_inherited(const fs_lock *lock) {
-    return __builtin_expect(lock->generation != fs_generation, 0);
+    return __builtin_expect(lock->generation != fs_generation(), 0);
 }
 
 #ifdef Py_GIL_DISABLED
@@ -165,10 +184,10 @@ static inline void fs_acquire(fs_lock *lock) {
 
 static inline void fs_release(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-/* Wake all who wait for the signal; call under the object's lock. */
-static inline void fs_notify(fs_lock *lock, fs_signal *signal) {
-    signal->count++;
-    if (signal->waiters)
+/* Notify all that wait for the condition; call under the object's lock. */
+static inline void fs_notify(fs_lock *lock, fs_condition *condition) {
+    condition->count++;
+    if (condition->waiters)
         pthread_cond_broadcast(&lock->cond);
 }
 
@@ -178,11 +197,11 @@ static inline void fs_acquire(fs_lock *lock) { (void)lock; }
 
 static inline void fs_release(fs_lock *lock) { (void)lock; }
 
-/* Wake all who wait for the signal; call with the GIL. A waiter has counted itself before it
+/* Notify all that wait for the condition; call with the GIL. A waiter has counted itself before it
  * gave the GIL away, and looks at the count again under the mutex before it sleeps. */
-static inline void fs_notify(fs_lock *lock, fs_signal *signal) {
-    __atomic_store_n(&signal->count, signal->count + 1, __ATOMIC_RELAXED);
-    if (__builtin_expect(__atomic_load_n(&signal->waiters, __ATOMIC_RELAXED) != 0, 0)) {
+static inline void fs_notify(fs_lock *lock, fs_condition *condition) {
+    __atomic_store_n(&condition->count, condition->count + 1, __ATOMIC_RELAXED);
+    if (__builtin_expect(__atomic_load_n(&condition->waiters, __ATOMIC_RELAXED) != 0, 0)) {
         pthread_mutex_lock(&lock->mutex);
         pthread_cond_broadcast(&lock->cond);
         pthread_mutex_unlock(&lock->mutex);
@@ -195,17 +214,17 @@ static inline void fs_acquire_leaf(fs_lock *lock) { pthread_mutex_lock(&lock->mu
 
 static inline void fs_release_leaf(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-/* Wake all who wait for the signal; call under the leaf lock. */
-static inline void fs_notify_leaf(fs_lock *lock, fs_signal *signal) {
-    signal->count++;
-    if (signal->waiters)
+/* Notify all that wait for the condition; call under the leaf lock. */
+static inline void fs_notify_leaf(fs_lock *lock, fs_condition *condition) {
+    condition->count++;
+    if (condition->waiters)
         pthread_cond_broadcast(&lock->cond);
 }
 
-/* Wake the worker that waits, if one does; call under the leaf lock. */
-static inline void fs_wake(fs_condition *condition) {
-    if (condition->waiters)
-        pthread_cond_signal(&condition->cond);
+/* Wake the worker that sleeps, if one does; call under the leaf lock. */
+static inline void fs_wake(fs_bed *bed) {
+    if (bed->sleepers)
+        pthread_cond_signal(&bed->cond);
 }
 
 /* Sleep until a time of fs_now(); with the mutex, without the GIL. Whether it has come. */
@@ -226,16 +245,16 @@ static inline int fs_sleep_until(pthread_cond_t *cond, fs_lock *lock, double unt
 }
 
 /* The same for a worker: under a leaf lock, without the GIL; returns at any wake-up. */
-static inline void fs_sleep(fs_condition *condition, fs_lock *lock, double until) {
-    condition->waiters++;
-    fs_sleep_until(&condition->cond, lock, until);
-    condition->waiters--;
+static inline void fs_sleep(fs_bed *bed, fs_lock *lock, double until) {
+    bed->sleepers++;
+    fs_sleep_until(&bed->cond, lock, until);
+    bed->sleepers--;
 }
 
 /* Wait until the count differs from `seen`, a deadline, or a signal's handler has run;
  * the caller then looks at its predicate again. Call with the GIL and without the lock.
  * -1 with an exception set where the handler raised one (KeyboardInterrupt). */
-static inline int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, double deadline) {
+static inline int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int seen, double deadline) {
     double until = deadline;
     PyThreadState *state;
     if (fs_on_main_thread()) { /* only there do handlers run */
@@ -244,21 +263,22 @@ static inline int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, d
             until = check;
     }
 #ifdef Py_GIL_DISABLED
-    /* Detached first: who has the mutex may wait for a stop of the world, which waits for us. */
+    /* Detached first: the thread that has the mutex may wait for a stop of the world, which waits
+     * for us. */
     state = PyEval_SaveThread();
     pthread_mutex_lock(&lock->mutex);
-    signal->waiters++;
+    condition->waiters++;
 #else
     pthread_mutex_lock(&lock->mutex);
-    signal->waiters++; /* while we have the GIL: see fs_notify */
+    condition->waiters++; /* while we have the GIL: see fs_notify */
     pthread_mutex_unlock(&lock->mutex);
     state = PyEval_SaveThread();
     pthread_mutex_lock(&lock->mutex);
 #endif
-    while (__atomic_load_n(&signal->count, __ATOMIC_RELAXED) == seen &&
+    while (__atomic_load_n(&condition->count, __ATOMIC_RELAXED) == seen &&
            !fs_sleep_until(&lock->cond, lock, until))
         ;
-    signal->waiters--;
+    condition->waiters--;
     pthread_mutex_unlock(&lock->mutex);
     PyEval_RestoreThread(state);
     return PyErr_CheckSignals();
@@ -273,11 +293,11 @@ static inline int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, d
 #define FS_READ(counter) (counter)
 #endif
 
-/* Where one idle worker stands until it is called: on top of a stack, so that the one whose
+/* Where one idle worker stands until it is woken: on top of a stack, so that the one whose
  * caches are warm goes first and those below find time to leave. Each has a lock of its own
- * to sleep on, held but for the moment of a call: who wakes from a condition takes a mutex
- * that then counts as contended, and gives it back by a system call, 2 of 18 us of a
- * hand-over. Guarded by a leaf lock. */
+ * to sleep on, held but for the moment of a wake-up. On a condition it would take a mutex as
+ * it wakes, which then counts as contended and is given back by a system call: 2 of 18 us of
+ * a hand-over. Guarded by a leaf lock. */
 typedef struct fs_spot {
     PyThread_type_lock lock;
     struct fs_spot *above;
@@ -298,7 +318,7 @@ static inline void fs_spot_free(fs_spot *spot) {
     }
 }
 
-/* Take the one on top, which there is, to call it; under the leaf lock. */
+/* Take the one on top, which there is, to wake it; under the leaf lock. */
 static inline fs_spot *fs_pop(fs_spot **top) {
     fs_spot *spot = *top;
     *top = spot->below;
@@ -308,11 +328,11 @@ static inline fs_spot *fs_pop(fs_spot **top) {
     return spot;
 }
 
-/* Call one that was taken: it stays where it is until then. Better without the lock: a thread
+/* Wake one that was taken: it stays where it is until then. Better without the lock: a thread
  * may wake faster than the system call returns that wakes it, and then wait for the lock. */
-static inline void fs_call(fs_spot *spot) { PyThread_release_lock(spot->lock); }
+static inline void fs_wake_spot(fs_spot *spot) { PyThread_release_lock(spot->lock); }
 
-/* Stand until called (1), or a time of fs_now() (0); under the leaf lock, which is given back
+/* Stand until woken (1), or a time of fs_now() (0); under the leaf lock, which is given back
  * meanwhile, without the GIL. */
 static inline int fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double until) {
     double left = until - fs_now();
@@ -329,8 +349,8 @@ static inline int fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double u
         return 1;
     }
     pthread_mutex_lock(&lock->mutex);
-    if (!spot->standing) { /* called after all: take the call, or the next wait would */
-        pthread_mutex_unlock(&lock->mutex); /* who is to call may want it first */
+    if (!spot->standing) { /* woken after all: take the wake-up, or the next wait would */
+        pthread_mutex_unlock(&lock->mutex); /* the one that wakes us may want it first */
         PyThread_acquire_lock(spot->lock, WAIT_LOCK);
         pthread_mutex_lock(&lock->mutex);
         return 1;

@@ -12,29 +12,25 @@ cdef extern from "sync.h":
     ctypedef struct fs_lock:
         pass
 
-    ctypedef struct fs_signal:
+    ctypedef struct fs_condition:
         unsigned int count
         unsigned int waiters
 
-    ctypedef struct fs_condition:
+    ctypedef struct fs_bed:
         pass
 
     ctypedef struct fs_spot:
         pass
 
-    const double FS_FOREVER
-    const double FS_NEVER
-    const double FS_HELP
-    const double FS_RECHECK
-    unsigned long fs_forker
-    unsigned long fs_generation
-
+    object fs_init_forks()
     int fs_init() except -1
+    unsigned long fs_generation()
+    unsigned long fs_forker()
     # An object's own lock.
     void fs_acquire(fs_lock *lock)
     void fs_release(fs_lock *lock)
-    void fs_notify(fs_lock *lock, fs_signal *signal)
-    int fs_wait(fs_lock *lock, fs_signal *signal, unsigned int seen, double deadline) except -1
+    void fs_notify(fs_lock *lock, fs_condition *condition)
+    int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int seen, double deadline) except -1
     void fs_breathe()
 
 cdef extern from "Python.h":
@@ -43,20 +39,20 @@ cdef extern from "Python.h":
 
 cdef extern from "sync.h" nogil:
     void fs_lock_init(fs_lock *lock)
-    void fs_signal_init(fs_signal *signal)
+    void fs_condition_init(fs_condition *condition)
     double fs_now()
     unsigned long fs_self()
     bint fs_is_inherited(const fs_lock *lock)
     void fs_acquire_leaf(fs_lock *lock)
     void fs_release_leaf(fs_lock *lock)
-    void fs_notify_leaf(fs_lock *lock, fs_signal *signal)
-    void fs_condition_init(fs_condition *condition)
-    void fs_wake(fs_condition *condition)
-    void fs_sleep(fs_condition *condition, fs_lock *lock, double until)
+    void fs_notify_leaf(fs_lock *lock, fs_condition *condition)
+    void fs_bed_init(fs_bed *bed)
+    void fs_wake(fs_bed *bed)
+    void fs_sleep(fs_bed *bed, fs_lock *lock, double until)
     bint fs_spot_init(fs_spot *spot)
     void fs_spot_free(fs_spot *spot)
     fs_spot *fs_pop(fs_spot **top)
-    void fs_call(fs_spot *spot)
+    void fs_wake_spot(fs_spot *spot)
     bint fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double until)
     void FS_PREFETCH(const void *address, int offset)
     void FS_ADD(unsigned long long counter, unsigned long long n)

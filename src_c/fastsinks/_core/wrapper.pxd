@@ -1,12 +1,12 @@
 from .destination cimport Destination
 from .sink cimport Sink
-from .sync cimport fs_lock, fs_signal
+from .sync cimport fs_lock, fs_condition
 
 
 cdef class Wrapper(Sink):
     cdef Destination _dst  # set once
     cdef fs_lock _lock
-    cdef fs_signal _changed  # of the fields below and of the subclass's
+    cdef fs_condition _changed  # of the fields below and of the subclass's
     cdef unsigned long _closer  # _lock: the thread that closes the inner sink
     cdef bint _closing  # _lock: somebody does
     cdef bint _finished  # _lock: it is closed

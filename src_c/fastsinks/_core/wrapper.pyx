@@ -7,18 +7,18 @@ from fastsinks._core.errors import CloseTimeoutError, SinkClosedError
 from .destination cimport Destination
 from .sink cimport uninitialised
 from .sync cimport (
-    FS_FOREVER,
     fs_acquire,
+    fs_condition_init,
     fs_init,
     fs_is_inherited,
     fs_lock_init,
+    fs_notify,
     fs_now,
     fs_release,
-    fs_notify,
     fs_self,
-    fs_signal_init,
     fs_wait,
 )
+from .times cimport FS_FOREVER
 
 fs_init()
 
@@ -28,7 +28,7 @@ cdef class Wrapper(Sink):
 
     def __cinit__(self, *args, **kwargs):
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._changed)
+        fs_condition_init(&self._changed)
         self._closed = True  # until there is a destination
 
     def __init__(self, dst):
@@ -99,6 +99,6 @@ cdef class Wrapper(Sink):
     cdef int after_fork(self) except -1:
         """In a child: nobody waits here, and a closer of the parent's is not there."""
         fs_lock_init(&self._lock)
-        fs_signal_init(&self._changed)
+        fs_condition_init(&self._changed)
         self._closing = self._finished
         return 0

@@ -1,0 +1,11 @@
+cdef class Closing:
+    # Guarded by the queue's lock.
+    cdef double by  # the earliest deadline of all closers
+    cdef bint started  # somebody closes the destination, or has
+    cdef bint abandoned  # a closer's deadline has passed: it takes what is left
+    cdef bint finished  # the destination is closed, or a closer has abandoned it
+    cdef object error  # raised by the destination's close(), for one closer
+
+    cdef object close(self, object sink, double left, str name)
+    cdef object take_error(self)
+    cdef void after_fork(self) noexcept

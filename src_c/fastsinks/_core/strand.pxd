@@ -1,0 +1,19 @@
+from cpython.object cimport PyObject
+
+
+cdef enum State:  # that a run leaves its strand in
+    IDLE  # nothing to do, until it is scheduled again
+    READY  # there is more to do, but others are to run first
+    TIMED  # on a timer, where the run has put it
+
+
+cdef struct Strand:
+    # What runs one after the other: the dispatcher's side of a queue.
+    #
+    # It is idle, ready, running or on a timer; while it is not idle, the dispatcher owns
+    # a reference to `owner`.
+    PyObject *owner  # set once
+    State (*run)(PyObject *owner) noexcept  # set once; called with the GIL, under no lock
+    Strand *next  # dispatcher's lock: in the list of the ready
+    Py_ssize_t slot  # dispatcher's lock: index in the timers + 1, 0 if not there
+    double when  # dispatcher's lock: of the timer
