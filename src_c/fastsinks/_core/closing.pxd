@@ -1,8 +1,11 @@
+from .sync cimport fs_flag
+
+
 cdef class Closing:
-    # Guarded by the queue's lock.
+    # Guarded by the queue's lock; `abandoned` is also read without it.
     cdef double by  # the earliest deadline of all closers
     cdef bint started  # somebody closes the destination, or has
-    cdef bint abandoned  # a closer's deadline has passed: it takes what is left
+    cdef fs_flag abandoned  # a closer's deadline has passed: it takes what is left
     cdef bint finished  # the destination is closed, or a closer has abandoned it
     cdef object error  # raised by the destination's close(), for one closer
 

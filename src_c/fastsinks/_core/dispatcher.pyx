@@ -81,10 +81,10 @@ cdef int MOST_ACTIVE = 1 << 16
 cdef class Dispatcher:
     """Runs queues, many on few threads; the queues of a process share a default one.
 
-    A queue is served in order and by one thread at a time, and no longer than its neighbours
-    while they have events, so that a long backlog starves nobody; one that is blocked in its destination, or
-    waits to retry, never holds up another. At most ``max_workers`` daemon threads are
-    started, when there is something to do, and go away when there was nothing for
+    A queue is served in order and by one thread at a time. While other queues have events, it
+    is served for a moment only, so that a long backlog starves nobody. One that is blocked in
+    its destination, or waits to retry, never holds up another. At most ``max_workers`` daemon
+    threads are started, when there is something to do, and go away when there was nothing for
     ``idle_timeout`` seconds. ``name`` begins their names.
     """
 

@@ -229,7 +229,9 @@ cdef class Queue(Carrier):
             and self._latency.count
             and (self._flight.count or self._backlog.count)
         ):
-            position = self._flight.first if self._flight.count else self._appended - self._backlog.count
+            position = self._appended - self._backlog.count
+            if self._flight.count:
+                position = self._flight.first
             since = self._latency.time[latency_find(self._latency, position)]
         fs_release(&self._lock)
         return fs_now() - since if since else 0.0

@@ -73,7 +73,7 @@ cdef class RetryingSink(Wrapper):
 
     @property
     def dropped(self):
-        """Events that were given up."""
+        """Events that were dropped."""
         return self._dropped
 
     def write(self, event, /):

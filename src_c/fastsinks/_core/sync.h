@@ -3,11 +3,11 @@
  * Two kinds of locks, and the rules that every caller keeps:
  *
  * - An object's own lock (fs_acquire, fs_release) is taken with the GIL, for a few
- *   instructions that run no Python code, make no container (that may start the garbage
+ *   instructions. They run no Python code, make no container (that may start the garbage
  *   collector) and drop no reference that may be the last. Nothing between the two gives the
  *   GIL away, so where there is a GIL, the GIL is the lock, and both are empty: a mutex
  *   besides would cost 10 of 30 ns of a write. On a free-threaded build it is a mutex, tried
- *   first; a thread that has to wait for it detaches, so that a stop of the world does not wait too.
+ *   first; a thread that has to wait for it detaches, or a stop of the world would wait, too.
  * - A leaf lock (fs_acquire_leaf, fs_release_leaf) is a mutex always: threads that wait for
  *   work take it without the GIL. It may be taken with the GIL and under an object's lock,
  *   is itself the last, and is never held while waiting for the GIL.
@@ -254,7 +254,8 @@ static inline void fs_sleep(fs_bed *bed, fs_lock *lock, double until) {
 /* Wait until the count differs from `seen`, a deadline, or a signal's handler has run;
  * the caller then looks at its predicate again. Call with the GIL and without the lock.
  * -1 with an exception set where the handler raised one (KeyboardInterrupt). */
-static inline int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int seen, double deadline) {
+static inline int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int seen,
+                          double deadline) {
     double until = deadline;
     PyThreadState *state;
     if (fs_on_main_thread()) { /* only there do handlers run */

@@ -30,7 +30,9 @@ cdef extern from "sync.h":
     void fs_acquire(fs_lock *lock)
     void fs_release(fs_lock *lock)
     void fs_notify(fs_lock *lock, fs_condition *condition)
-    int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int seen, double deadline) except -1
+    int fs_wait(
+        fs_lock *lock, fs_condition *condition, unsigned int seen, double deadline
+    ) except -1
     void fs_breathe()
 
 cdef extern from "Python.h":
