@@ -89,12 +89,16 @@ cdef class Carrier(Sink):
         self._closed = self._slow = True  # until there is a destination
 
     def __dealloc__(self):
+        cdef Flight ended
         free(self._latency)
         if self._dst is None:
             return  # not even attached
         while self._backlog.count:
             decref(backlog_pop(&self._backlog))
         backlog_clear(&self._backlog)
+        if self._flight.landed:  # and its closer was interrupted
+            ended = flight_end(&self._flight)
+            flight_drop(&ended)
         if not self._closed:
             self._dispatcher.closed_one()
         self._dispatcher.detach()
