@@ -9,6 +9,9 @@ cdef class Closing:
     cdef bint finished  # the destination is closed, or a closer has abandoned it
     cdef object error  # raised by the destination's close(), for one closer
 
+    # Under the lock, but for close().
+    cdef bint start(self) noexcept
+    cdef bint abandon(self) noexcept
     cdef object close(self, object sink, double left, str name)
     cdef object take_error(self)
     cdef void after_fork(self) noexcept

@@ -19,8 +19,21 @@ cdef class Closing:
     def __cinit__(self):
         self.by = FS_NEVER
 
+    cdef bint start(self) noexcept:
+        """Whether the caller is the one to close the destination."""
+        cdef bint mine = not self.started
+        self.started = True
+        return mine
+
+    cdef bint abandon(self) noexcept:
+        """Whether the caller, whose deadline has passed, is the one to say what is left."""
+        cdef bint mine = not self.abandoned and not self.finished
+        if mine:
+            self.abandoned = True
+        return mine
+
     cdef object close(self, object sink, double left, str name):
-        """Close the destination, without the lock; what there is to raise, if anything."""
+        """Close the destination, without the lock; what its close() raised, for a closer."""
         try:
             callbacks.close(sink, max(0.0, left))
         except BaseException as error:
@@ -30,7 +43,7 @@ cdef class Closing:
         return None
 
     cdef object take_error(self):
-        """Under the lock: what this closer has to raise, and no other."""
+        """What this closer has to raise, and no other."""
         error = self.error
         self.error = None
         return error

@@ -187,8 +187,7 @@ cdef class Carrier(Sink):
             self._scheduled = False
             return REST  # a closer takes it, and the backlog with it
         if self._backlog.count == 0:
-            if self._closed and not self._closing.started and pending(self) == 0:
-                self._closing.started = True
+            if self._closed and pending(self) == 0 and self._closing.start():
                 return CLOSE
             self._scheduled = False
             return REST

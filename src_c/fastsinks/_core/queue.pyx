@@ -463,9 +463,7 @@ cdef class Queue(Carrier):
             if self.is_inside():
                 return
             acquire(self)
-            abandons = not closing.abandoned and not closing.finished
-            if abandons:
-                closing.abandoned = True
+            abandons = closing.abandon()
             fs_release(&self._lock)
             if abandons:
                 self.abandon(closing)
@@ -512,8 +510,7 @@ cdef class Queue(Carrier):
         cdef bint mine
         cdef bint late
         acquire(self)
-        mine = not closing.started
-        closing.started = True
+        mine = closing.start()
         fs_release(&self._lock)
         if mine:
             try:
