@@ -52,6 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What the twin does not promise is no test of it."""
+    if fastsinks.backend == "c":
+        return
+    more = [item for item in items if item.get_closest_marker("compiled") is not None]
+    config.hook.pytest_deselected(items=more)
+    items[:] = [item for item in items if item.get_closest_marker("compiled") is None]
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"fastsinks backend: {fastsinks.backend} ({os.path.dirname(fastsinks.__file__)})"
 

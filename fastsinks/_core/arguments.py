@@ -63,6 +63,44 @@ def destination(value: Any, *, role: str = "a destination") -> Any:
     return value
 
 
+def dead_letter(value: Any) -> Any:
+    """Where dropped events go: a destination, or ``None``."""
+    return None if value is None else destination(value, role="a dead letter")
+
+
+def strategy(value: Any) -> Any:
+    """An object that decides about retries, as RetryStrategy does."""
+    for method in ("proceed", "failure", "success"):
+        if not callable(getattr(value, method, None)):
+            raise TypeError(f"a strategy needs a {method}() method, {value!r} has none")
+    return value
+
+
+def matcher(value: Any) -> Any:
+    """The callable that accepts events: ``value.match`` or ``value``."""
+    match = getattr(value, "match", value)
+    if not callable(match):
+        raise TypeError(f"a matcher is callable or has match(event), unlike {value!r}")
+    return match
+
+
+def dispatcher(value: Any, kind: type, default: Any) -> Any:
+    """A dispatcher of the backend's ``kind``; ``None`` is the process's default one."""
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        raise TypeError(f"dispatcher must be a Dispatcher, not {value!r}")
+    return value
+
+
+def limits(max_attempts: Any, max_elapsed: Any) -> tuple[int | None, float | None]:
+    """When a strategy gives up; ``None``: never."""
+    return (
+        None if max_attempts is None else size("max_attempts", max_attempts, least=1),
+        None if max_elapsed is None else seconds("max_elapsed", max_elapsed),
+    )
+
+
 def listeners(values: Any, *methods: str) -> tuple[Any, ...]:
     """A tuple of objects that each have all of ``methods``."""
     found = tuple(values)

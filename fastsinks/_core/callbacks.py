@@ -18,7 +18,7 @@ from typing import Any
 from . import log
 from .arguments import FOREVER
 from .errors import DeliveryError
-from .log import describe_error
+from .log import Drops, describe_error
 from .thread_state import is_interrupt
 
 # ------------------------------------------------------------------------------ sinks
@@ -88,6 +88,21 @@ def bury(dead_letter: Any, events: Iterable[Any]) -> None:
         raise interrupt
 
 
+def report_drops(
+    trouble: Drops,
+    dead_letter: Any,
+    listeners: tuple[Any, ...],
+    events: Sequence[Any],
+    reason: str,
+) -> None:
+    """What a queue's drop owes beside the count: a log line, the dead letter, the listeners."""
+    try:
+        trouble.happened(events[0], reason, len(events))
+    finally:  # Ctrl-C, in a handler of the log
+        bury(dead_letter, events)
+        tell_all(listeners, "egress", events)
+
+
 # -------------------------------------------------------------- listeners and matchers
 
 
@@ -100,6 +115,13 @@ def tell(listeners: tuple[Any, ...], method: str, *args: Any) -> None:
             log.error("a listener's %s() raised %s", method, describe_error(error))
             if is_interrupt(error):
                 raise
+
+
+def tell_all(listeners: tuple[Any, ...], method: str, events: Iterable[Any], *args: Any) -> None:
+    """The same for each of ``events``, in order."""
+    if listeners:
+        for event in events:
+            tell(listeners, method, event, *args)
 
 
 def match(matcher: Any, event: Any) -> bool:

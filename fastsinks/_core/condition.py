@@ -1,9 +1,8 @@
-"""A condition variable for threads that a signal's handler may strike.
+"""Where threads wait for a change of what a lock guards: in the twin, and over HTTP.
 
-On the main thread the handler may raise, as Ctrl-C's does, nearly anywhere. A
-``threading.Condition``'s wait() gives the lock back and takes it again in Python:
-struck in between, it leaves its ``with`` block without the lock. And a notify() that
-is struck leaves a waiter behind that is not there, and that the next one goes to.
+A ``threading.Condition`` gives the lock back and takes it again in Python. Where a signal's
+handler raises in between, its ``with`` block ends without the lock. Here a thread that waits
+does so after its ``with`` block, and so Ctrl-C finds it without the lock.
 """
 
 from __future__ import annotations
@@ -16,69 +15,83 @@ from time import monotonic
 from typing import Any
 
 NEVER = math.inf  #: a time that the clock does not reach
-RECHECK = 0.5  #: seconds after which a waiter looks again: who notifies may have been struck
+RECHECK = 0.5  #: seconds after which a waiter looks again: a signal may cost a notification
+HELP = 0.02  #: ... where it is asked to do something meanwhile
 
 
-class Change:
-    """Where those sleep who wait for a change of what a lock guards; they hold it not."""
+class Condition:
+    """A place to wait at. ``lock`` is re-entrant, and held by a thread that notifies."""
 
     def __init__(self, lock: Any) -> None:
         self._lock = lock
-        self._sleepers: deque[Any] = deque()
+        self._sleepers: deque[Any] = deque()  # guarded by the lock; each is a lock, held
 
-    def notify(self) -> None:
-        """Under the lock."""
-        if self._sleepers:
-            sleeper = self._sleepers[0]
-            del self._sleepers[0]
-            sleeper.release()
+    def notify(self) -> bool:
+        """Under the lock: wake one thread, the first that came. False if none waits."""
+        if not self._sleepers:
+            return False
+        self._sleepers.popleft().release()
+        return True
 
     def notify_all(self) -> None:
         """Under the lock."""
         while self._sleepers:
-            sleeper = self._sleepers[0]
-            del self._sleepers[0]
-            sleeper.release()
+            self._sleepers.popleft().release()
 
-    def sleeper(self) -> Any:
-        """Under the lock: what to sleep on, until the next notification."""
+    def until(
+        self,
+        attempt: Callable[[], bool],
+        deadline: float = NEVER,
+        meanwhile: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Call ``attempt`` under the lock until it is true; false if the deadline passes first.
+
+        Without the lock, ``meanwhile`` is called before each wait, and every HELP seconds; if
+        it returns true, there is no wait. Ctrl-C ends a wait and leaves nothing behind. What
+        the calls raise is raised.
+        """
+        while True:
+            with self._lock:
+                left = deadline - monotonic()
+                if attempt():
+                    return True
+                if left <= 0:
+                    return False
+                sleeper = self._new_sleeper()
+            if self._lock._is_owned():
+                # A signal's handler that struck under the lock: nobody could ever notify it.
+                raise RuntimeError("a signal's handler would wait for its own thread")
+            try:
+                if meanwhile is None:
+                    notified = sleeper.acquire(True, min(left, RECHECK))
+                else:
+                    notified = not meanwhile() and sleeper.acquire(True, min(left, HELP))
+            except BaseException:
+                self._forget(sleeper)
+                raise
+            if not notified:
+                self._forget(sleeper)
+
+    def wait(self, left: float) -> None:
+        """Under the lock, which is given back meanwhile; for ``left`` seconds at most.
+
+        For workers: no signal strikes them.
+        """
+        sleeper = self._new_sleeper()
+        self._lock.release()
+        notified = sleeper.acquire(True, max(0.0, left))
+        self._lock.acquire()
+        if not notified:
+            self._forget(sleeper)
+
+    def _new_sleeper(self) -> Any:
+        """Under the lock: what to wait for, until the next notification."""
         sleeper = _thread.allocate_lock()
         sleeper.acquire()
         self._sleepers.append(sleeper)
         return sleeper
 
-    def sleep(self, sleeper: Any, left: float) -> None:
-        """Without the lock: until notified, for ``left`` seconds at most, or less."""
-        if not sleeper.acquire(True, max(0.0, min(left, RECHECK))):
-            self._forget(sleeper)
-
     def _forget(self, sleeper: Any) -> None:
         with self._lock:
             if sleeper in self._sleepers:
                 self._sleepers.remove(sleeper)
-
-    def wait(self, left: float) -> None:
-        """Under the lock, which is given back meanwhile. For workers: no signal strikes them."""
-        sleeper = self.sleeper()
-        self._lock.release()
-        try:
-            slept = sleeper.acquire(True, max(0.0, left))
-        finally:
-            self._lock.acquire()
-        if not slept:
-            self._forget(sleeper)
-
-    def until(self, attempt: Callable[[], bool], deadline: float = NEVER) -> bool:
-        """Call ``attempt`` under the lock until it is true; false if the deadline passes first."""
-        while True:
-            with self._lock:
-                if attempt():
-                    return True
-                left = deadline - monotonic()
-                if left <= 0:
-                    return False
-                sleeper = self.sleeper()
-            if self._lock._is_owned():
-                # The handler of a signal that struck under the lock: nobody could ever notify it.
-                raise RuntimeError("a signal's handler would wait for its own thread")
-            self.sleep(sleeper, left)

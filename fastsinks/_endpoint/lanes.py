@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .._core import arguments
 from .._core.backend import Queue, RetryingSink, Sink
-from .._core.condition import Change
+from .._core.condition import Condition
 from .._core.errors import CloseTimeoutError, SinkClosedError
 from .._core.per_process import PerProcess
 from ..http import HTTPSink
@@ -78,7 +78,7 @@ class Turns:
 
     def __init__(self, lanes: Iterable[Lane], inherited: int) -> None:
         self.lock = threading.RLock()
-        self.change = Change(self.lock)
+        self.change = Condition(self.lock)
         self.idle = list(lanes)  # guarded by the lock
         self.inherited = inherited  # events that were under way at the fork: the parent's
 

@@ -12,7 +12,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from .._core.condition import Change
+from .._core.condition import Condition
 from .._core.errors import DeliveryError, SinkClosedError
 from .addresses import Allow, allows
 
@@ -79,7 +79,7 @@ class Exchanges:
         self._limit = limit
         self._allow = allow
         self._lock = threading.RLock()
-        self._change = Change(self._lock)
+        self._change = Condition(self._lock)
         # All below is guarded by _lock.
         self._running: dict[int, Exchange] = {}  # by the ident of the thread
         # Open ones, idle connections included; those that a signal left behind close themselves.

@@ -1,6 +1,8 @@
 """Hundreds of signals at random moments, whose handler raises, while the main thread works.
 
 What a call that was struck had committed stays committed, once; nothing else comes of it.
+That is the compiled core's promise, and HTTPSink's. The twin's is about its waits: see
+test_signals.
 """
 
 import gc
@@ -156,6 +158,7 @@ def write_through(storm, sink, *others):
     return returned, struck
 
 
+@pytest.mark.compiled
 class TestQueue:
     @pytest.mark.parametrize("batch_size", [1, 3])
     @pytest.mark.parametrize("maxsize", [0, 4])
@@ -242,6 +245,7 @@ class TestQueue:
         Task(dispatcher.close, DEADLINE).result()
 
 
+@pytest.mark.compiled
 class TestEachReturn:
     """One strike a round, at a place that a storm may miss."""
 
@@ -267,6 +271,7 @@ class TestEachReturn:
                 break
 
 
+@pytest.mark.compiled
 class TestOthers:
     def test_a_broadcaster(self, storm):
         """No sink is left out. One in Python may be struck itself: that is a refusal."""
@@ -365,6 +370,7 @@ class TestHTTPSink:
         gc.collect()
 
 
+@pytest.mark.compiled
 class TestEndpoint:
     @pytest.mark.parametrize("concurrency", [1, 3])
     def test_write_flush_and_close(self, storm, concurrency):

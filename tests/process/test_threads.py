@@ -259,6 +259,7 @@ def test_ctrl_c_in_a_destination_that_it_runs_is_its_own():
     assert dst.closes == 1
 
 
+@pytest.mark.compiled
 @alone
 def test_a_strike_on_the_way_back_from_any_call_loses_nothing_silently():
     """In the destination it costs the event, as above; elsewhere it may be delivered twice."""

@@ -1,0 +1,36 @@
+"""What the closers of a queue share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..condition import NEVER
+
+GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
+CLOSE_GRACE = 0.06  #: ... and for its close() to end: an inner queue has a grace of its own
+LATE = 0.5  #: ... where it is one of ours, which ends within its own
+
+
+class Closing:
+    """How far the close of a queue has got. Guarded by the queue's lock."""
+
+    by = NEVER  # the earliest deadline of all closers
+    started = False  # somebody closes dst
+    abandoned = False  # a closer's deadline has passed, and it says what is left
+    left: Sequence[Any] = ()  # in flight when abandoned, and not delivered
+    error: BaseException | None = None  # raised by dst.close(), for one closer
+    finished = False  # dst is closed, or abandoned
+
+    def start(self) -> bool:
+        """Whether the caller is the one to close dst."""
+        mine, self.started = not self.started, True
+        return mine
+
+    def abandon(self) -> bool:
+        """Whether the caller, whose deadline has passed, is the one to say what is left."""
+        mine = not (self.abandoned or self.finished)
+        self.abandoned = self.abandoned or mine
+        return mine
+
+    def take_error(self) -> BaseException | None:
+        error, self.error = self.error, None
+        return error

@@ -1,0 +1,330 @@
+"""Who runs the queues: many of them on few threads, one after the other in each.
+
+Only a worker that is active takes strands from the list of the ready. Normally one is: a
+second one would only contend for the GIL. User code may block, though, and must not hold up
+other queues. Therefore one parked worker watches: while strands are ready and for a tick
+nothing was delivered, it declares the workers that are in a destination blocked
+(``_epoch``), so that they are active no more, and becomes active itself. As long as nothing
+moves, there are twice as many with each tick. A worker that returns from a long call finds
+another epoch, and parks. While nothing is ready nobody wakes up, except for timers.
+
+The lock may be taken under a queue's lock and is itself the last.
+"""
+
+import _thread
+import threading
+import weakref
+from collections import deque
+from time import monotonic
+from typing import Any
+
+from .. import arguments, thread_state, wording
+from ..atexit import at_exit, close_dispatchers
+from ..condition import NEVER, Condition
+from .locked import Locked
+from .timers import State, Strand, Timers
+
+TICK = 0.001  #: seconds without progress after which active workers count as blocked
+NEXT_TICK = 0.004  #: ... and those that took over from them
+
+_dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class Dispatcher(Locked):
+    """Runs queues, many on few threads; the queues of a process share a default one.
+
+    A queue is served in order and by one thread at a time; one that is blocked in its
+    destination, or waits to retry, never holds up another. At most ``max_workers`` daemon
+    threads are started, when there is something to do, and go away when there was nothing for
+    ``idle_timeout`` seconds.
+    """
+
+    def __init__(
+        self, *, max_workers: int = 1024, idle_timeout: float = 30.0, name: str = "fastsinks"
+    ) -> None:
+        self.max_workers = arguments.size("max_workers", max_workers, least=1, most=arguments.MANY)
+        self.idle_timeout = arguments.seconds("idle_timeout", idle_timeout)
+        self.name = str(name)
+        self._open = 0  # how many strands belong to queues that are not closed
+        self._closing = False  # close() has been called
+        self._stopped = False  # ... and is over: workers leave
+        super().__init__()
+        _dispatchers.add(self)
+
+    def _make_lock(self) -> None:
+        """With it, no worker is here, and nothing is to be done. Closers wait on _changed."""
+        super()._make_lock()
+        self._spots = Condition(self._own[0])  # where standing workers wait
+        self._watch = Condition(self._own[0])  # where the one waits that keeps the time
+        self._ready: deque[Strand] = deque()
+        self._timers = Timers()
+        self._busy = 0  # how many strands are not idle
+        self._workers = 0  # alive or being started
+        self._spare = 0  # ... of which so many are coming, or parked
+        self._watching = False  # one of them keeps the time
+        self._ticking = False  # ... and looks every tick whether active workers are blocked
+        self._woken = False  # a worker has been woken, or started, and has not yet come
+        self._active = 0  # workers that take strands from the list
+        self._inside = 0  # ... of which so many call a destination, since the epoch began
+        self._limit = 1  # how many may be active
+        self._epoch = 0  # counts the times that all active workers ceased to be
+        self._progress = 0  # moves whenever something is delivered; not exact
+
+    def close(self, timeout: float | None = None) -> None:
+        """Let the queues deliver what is pending, then let the workers go; idempotent.
+
+        Blocks for up to ``timeout`` seconds, then raises CloseTimeoutError; what is still
+        pending can be had by closing the queues. They refuse events from now on.
+        """
+        deadline = monotonic() + arguments.timeout(timeout)
+        with self._lock:
+            self._closing = True  # nobody lingers any more
+            self._promote(NEVER)  # what lingered, and one more attempt
+            self._wake()
+        self._changed.until(lambda: not self._busy or self._stopped, deadline, self._help)
+        with self._lock:
+            late = self._busy
+            self._stopped = True
+            self._wake_all()
+        if late:
+            raise wording.busy_queues(late)
+
+    # -- called by queues, with that queue's lock held, or none
+
+    def _attach(self) -> None:
+        """A queue is made."""
+        with self._lock:
+            self._open += 1
+
+    def _closed_one(self) -> None:
+        """A queue refuses further events; without any open queue, workers do not linger."""
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                self._wake_all()
+
+    def _schedule(self, strand: Strand) -> None:
+        """Make an idle strand ready."""
+        with self._lock:
+            self._busy += 1
+            self._ready.append(strand)
+            self._wake()
+
+    def _schedule_at(self, strand: Strand, when: float, lingers: bool) -> None:
+        """Put a running strand on a timer."""
+        with self._lock:
+            if lingers and self._closing:  # since the queue looked
+                self._ready.append(strand)
+                return
+            if when < self._timers.first():
+                self._watch.notify()  # it sleeps until a later time
+            self._timers.add(strand, when)
+
+    def _expedite(self, strand: Strand | None) -> None:
+        """Make a strand ready that is on a timer; else do nothing."""
+        with self._lock:
+            if strand is not None and self._timers.remove(strand):
+                self._ready.append(strand)
+                self._wake()
+
+    def _help(self) -> bool:
+        """Run a queue on the calling thread, if there is no worker and none can be started.
+
+        For threads that wait for a queue: at the interpreter's exit no thread starts; and for
+        a worker that waits in a destination where nobody stands by. Any other's help could
+        leave it in the next destination that blocks, beyond its own deadline.
+        Whether something was run.
+        """
+        here = thread_state.here
+        is_worker = here.runs_queues
+        with self._lock:
+            self._promote(monotonic())
+            self._wake()
+            if self._is_deserted(is_worker):
+                self._start()
+            if not self._is_deserted(is_worker):
+                return False
+            strand = self._ready.popleft()
+        outer, interrupts = here.interrupts, list[BaseException]()
+        here.interrupts = outer if is_worker else interrupts
+        here.runs_queues = True
+        state = State.READY
+        try:
+            state = strand._run()
+        finally:
+            here.runs_queues, here.interrupts = is_worker, outer
+            with self._lock:
+                self._put_back(strand, state)
+                self._wake()
+        if interrupts:
+            raise interrupts[0]
+        return True
+
+    # -- under the lock
+
+    def _wake(self) -> None:
+        """If something is ready, see to it that a worker will notice."""
+        if self._woken or not self._ready:
+            return
+        if self._active >= self._limit:
+            if self._watching and not self._ticking:
+                self._ticking = True
+                self._watch.notify()  # those that run may be blocked
+        elif self._spots.notify():
+            self._woken = True
+        elif self._watching:
+            self._woken = True
+            self._watch.notify()
+        elif self._start() and self._workers == 1 and self.max_workers >= 4:
+            # With the first worker comes its stand-by: should the program end now, then from
+            # 3.12 on the worker could start none. Not where the two and the two bare threads
+            # would for a moment be more threads than allowed.
+            self._start()
+
+    def _wake_all(self) -> None:
+        self._spots.notify_all()
+        self._watch.notify_all()
+
+    def _start(self) -> bool:
+        """Start a worker, by way of a bare thread; false if that is not possible.
+
+        ``threading.Thread.start()`` takes locks of threading's, which this thread may hold if a
+        finaliser or a signal's handler got us here, and waits for the new thread.
+        """
+        if self._workers >= self.max_workers or self._stopped:
+            return False
+        self._woken = True
+        self._workers += 1
+        self._spare += 1
+        try:
+            _thread.start_new_thread(_start, (self,))
+        except Exception:  # no more threads or memory; or the interpreter is shutting down
+            # Events stay pending: the next one asks again, and a thread that waits helps.
+            self._woken = False
+            self._workers -= 1
+            self._spare -= 1
+            return False
+        return True
+
+    def _promote(self, now: float) -> None:
+        """Make ready what was on a timer until now."""
+        while self._timers.is_due(now):
+            self._ready.append(self._timers.pop())
+
+    def _is_deserted(self, is_worker: bool) -> bool:
+        """Something is ready, and nobody but the caller, who waits, can run it."""
+        return bool(self._ready) and (not self._workers or (is_worker and not self._spare))
+
+    def _put_back(self, strand: Strand, state: State) -> None:
+        """After a run. With IDLE the strand may already be ready again, or run elsewhere:
+        only its count is looked after here."""
+        self._progress += 1
+        if state is State.READY:
+            self._ready.append(strand)
+        elif state is State.IDLE:
+            self._busy -= 1
+            if self._busy == 0:
+                self._limit = 1
+                self._changed.notify_all()
+                if self._open == 0:
+                    self._watch.notify()  # a worker that stands by waits for nothing
+
+    def _park(self) -> bool:
+        """Wait until this worker is active (true), or has nothing to stay for (false)."""
+        now = monotonic()
+        leave_at = now + self.idle_timeout / max(1, self._spare - self._watching)  # of a crowd soon
+        tick_at = NEVER  # while ticking: when the tick is over
+        seen = 0  # _progress when the tick began
+        watching = active = False
+        while not self._stopped:
+            self._woken = False  # whoever was woken: this one is awake and looks
+            self._promote(now)
+            if self._ready and self._active >= self._limit and now >= tick_at:
+                if seen != self._progress:
+                    self._limit = 1
+                elif self._inside:
+                    # A whole tick, and nothing moved: a worker in a destination is blocked.
+                    # Those on their way to one are not; they wait for the GIL.
+                    self._epoch += 1
+                    self._active -= self._inside
+                    self._inside = 0
+                    self._limit *= 2
+            active = bool(self._ready) and self._active < self._limit
+            if active:
+                self._active += 1
+                break
+            if not (self._open or self._busy):
+                leave_at = now
+            if not self._watching:
+                self._watching = watching = True
+            # The one that keeps the time does not leave before the others.
+            needed = (self._open or self._busy) and (
+                self._active or self._spare > 1 or self._timers.first() < NEVER
+            )
+            if watching and needed and leave_at <= now:
+                leave_at = now + self.idle_timeout + TICK
+            if leave_at <= now:
+                break
+            if not watching:
+                self._spots.wait(leave_at - now)
+            else:
+                self._ticking = bool(self._ready)
+                if not self._ticking:
+                    tick_at = NEVER
+                elif tick_at == NEVER or tick_at <= now:
+                    tick_at = now + (TICK if self._limit == 1 else NEXT_TICK)
+                    seen = self._progress
+                self._watch.wait(min(leave_at, tick_at, self._timers.first()) - now)
+            now = monotonic()
+        self._spare -= 1
+        if watching:
+            self._watching = self._ticking = False
+        if not self._watching:
+            self._spots.notify()  # somebody else is to keep the time
+        return active
+
+    # -- workers
+
+    def _work(self) -> None:
+        """A worker's life."""
+        thread_state.here.runs_queues = True
+        new, active = True, False
+        while True:
+            with self._lock:
+                if active and not (self._ready and self._active <= self._limit):
+                    self._active -= 1
+                    active = False
+                if not active:
+                    self._spare += not new
+                    if not self._park():
+                        self._workers -= 1
+                        self._changed.notify_all()
+                        return
+                new = False
+                strand = self._ready.popleft()
+                epoch = self._epoch
+                self._inside += 1
+                self._wake()  # for another worker, or the watch
+                if not (self._woken or self._spare):
+                    self._start()  # somebody has to stand by, in case that user code blocks
+            state = strand._run()
+            with self._lock:
+                self._put_back(strand, state)
+                active = epoch == self._epoch  # else another has taken over since
+                if active:
+                    self._inside -= 1
+            del strand  # perhaps the last reference: finalisers run, outside the lock
+
+
+def _start(dispatcher: Dispatcher) -> None:
+    """In a bare thread: start a worker that threading knows, and logs can name; or be it, if
+    the interpreter has begun to shut down since, for from 3.12 on no thread can start then."""
+    name = f"{dispatcher.name}-worker"
+    try:
+        threading.Thread(target=dispatcher._work, name=name, daemon=True).start()
+    except Exception:
+        dispatcher._work()
+
+
+default_dispatcher = Dispatcher()  #: the queues of a process share it, unless given another
+at_exit(close_dispatchers, _dispatchers)

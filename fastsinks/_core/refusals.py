@@ -1,0 +1,71 @@
+"""What the log says of a broadcaster's sinks, and the closing of all of them; for both backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any
+
+from . import callbacks, log, wording
+from .arguments import FOREVER
+from .errors import CloseTimeoutError
+from .log import Drops, describe_error, describe_sink
+
+
+class Refusals:
+    """A burst of drops for each sink that refuses events. Any thread may call it."""
+
+    __slots__ = ("_bursts",)
+
+    def __init__(self) -> None:
+        self._bursts: dict[int, Drops] = {}  # by the id of the sink; single operations are atomic
+
+    def refused(self, sink: Any, event: Any, error: BaseException, count: int) -> None:
+        """``count`` events, of which ``event`` is the first."""
+        burst = self._bursts.get(id(sink))
+        if burst is None:
+            new = Drops(f"broadcaster: {describe_sink(sink)} refused an event")
+            burst = self._bursts.setdefault(id(sink), new)
+        burst.happened(event, describe_error(error), count)
+
+    def accepted(self, sink: Any) -> None:
+        """Cheap, where no sink has refused anything."""
+        burst = self._bursts.pop(id(sink), None) if self._bursts else None
+        if burst is not None:
+            burst.over()
+
+    def forget(self, sink: Any) -> None:
+        """It is no sink of the broadcaster's any more; another may come to live at its address."""
+        self._bursts.pop(id(sink), None)
+
+
+def close_each(
+    sinks: Iterable[Any], deadline: float, count: int
+) -> tuple[list[Any], BaseException | None]:
+    """Close all, whatever one of them raises; ordinary exceptions are logged.
+
+    Returns those whose ``close`` was interrupted and has to be called again, and what is to be
+    raised: that Ctrl-C, or a CloseTimeoutError for those of ``count`` sinks that were late.
+    """
+    late: list[CloseTimeoutError] = []
+    interrupted: list[Any] = []
+    fatal: BaseException | None = None
+    for sink in sinks:
+        ended = False
+        try:
+            try:
+                callbacks.close(
+                    sink, FOREVER if deadline == FOREVER else max(0.0, deadline - monotonic())
+                )
+            except CloseTimeoutError as error:
+                late.append(error)
+            except Exception as error:
+                ended = True
+                log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
+        except BaseException as error:  # the others come first
+            fatal = error
+            if not ended:
+                interrupted.append(sink)
+    if fatal is None and late:
+        fatal = wording.late_sinks(late, count)
+    return interrupted, fatal

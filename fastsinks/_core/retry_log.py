@@ -1,0 +1,41 @@
+"""What the log says of a RetryingSink, for both backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import log
+from .log import Burst, Drops, describe_error, describe_sink
+
+
+class RetryLog:
+    """A burst of failed attempts, and one of drops. Any thread may call it."""
+
+    __slots__ = ("_backing_off", "_drops", "_label", "_retries")
+
+    def __init__(self, sink: Any) -> None:
+        self._label = describe_sink(sink)
+        self._retries = Burst(f"{self._label}: an attempt failed, retrying")
+        self._drops = Drops(f"{self._label}: dropped an event")
+        self._backing_off = False  # and has said so, once since the last success
+
+    def backs_off(self, wait: float) -> None:
+        if self._retries and not self._backing_off:
+            self._backing_off = True
+            log.warning("%s: backing off for %.3g s", self._label, wait)
+
+    def retries(self, event: Any, error: BaseException, count: int) -> None:
+        """An attempt of ``count`` events failed, of which ``event`` is the first."""
+        self._retries.happened(event, describe_error(error), count)
+
+    def drops(self, event: Any, error: BaseException) -> None:
+        self._drops.happened(event, describe_error(error))
+
+    def succeeds(self) -> None:
+        self._backing_off = False
+        self.over()
+
+    def over(self) -> None:
+        """Say how many there were, if there were some."""
+        self._retries.over()
+        self._drops.over()
