@@ -1,8 +1,7 @@
 """Fan-out.
 
-Writers take turns, so that every sink sees the same order. The turn is a field, not a held
-lock: sinks are called with no lock held. A write from inside the writing thread's own turn,
-by one of the sinks, is deferred and follows the current event.
+Writers take turns, so that every sink sees the same order. A write from inside the writing
+thread's own turn, by one of the sinks, is deferred and follows the current event.
 """
 
 from collections.abc import Iterable
@@ -22,10 +21,9 @@ from .sink import Sink
 class Broadcaster(Sink, Locked):
     """Hands every event to every sink; all sinks see the same events in the same order.
 
-    ``write`` calls the sinks on the caller's thread and waits while another thread writes;
-    ``add`` and ``remove`` never wait. A sink that raises SinkClosedError is removed; any other
-    exception is logged and counted in ``dropped``, and affects neither another sink nor the
-    caller. Ctrl-C is raised after all sinks were served.
+    ``write`` waits while another thread writes; ``add`` and ``remove`` never wait. A sink that
+    raises SinkClosedError is removed; another exception is logged, counted in ``dropped``, and
+    affects nobody else. Ctrl-C is raised after all sinks were served.
     """
 
     def __init__(self, *sinks: Any) -> None:
@@ -80,10 +78,9 @@ class Broadcaster(Sink, Locked):
     def close(self, timeout: float | None = None) -> None:
         """Close every sink, whatever one of them raises; idempotent.
 
-        Ordinary exceptions are logged. CloseTimeoutError is raised at the end, with the
-        ``undelivered`` of all. From inside a write, ``close`` returns at once and follows it.
-        An interrupted ``close`` (Ctrl-C) may be called again, for the sink that it waited for.
-        Called by a queue, it does not wait for another thread that closes already.
+        CloseTimeoutError is raised at the end, with the ``undelivered`` of all. From inside a
+        write, ``close`` returns at once and follows it. An interrupted ``close`` (Ctrl-C) may be
+        called again. Called by a queue, it does not wait for another thread that closes already.
         """
         deadline = monotonic() + arguments.timeout(timeout)
         me = get_ident()

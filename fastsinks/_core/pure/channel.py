@@ -25,10 +25,9 @@ class Offer:
 class Channel(Sink, Locked):
     """A sink that one listens to: with ``get``, or by iterating, also asynchronously.
 
-    Each event goes to one reader, in the order of the writes. ``write`` blocks while
-    ``buffer`` events wait to be taken; with ``buffer=0`` it returns when a reader took the
-    event. Ctrl-C withdraws a write that waits. After ``close``, writes raise SinkClosedError,
-    and readers drain what is buffered.
+    ``write`` blocks while ``buffer`` events wait to be taken; with ``buffer=0`` it returns when a
+    reader took the event. Ctrl-C withdraws a write that waits. After ``close``, writes raise
+    SinkClosedError, and readers drain what is buffered.
     """
 
     buffer = property(attrgetter("_buffer"))

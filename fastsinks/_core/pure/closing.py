@@ -6,8 +6,8 @@ from typing import Any
 from ..condition import NEVER
 
 GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
-CLOSE_GRACE = 0.06  #: ... and for its close() to end: an inner queue has a grace of its own
-LATE = 0.5  #: ... where it is one of ours, which ends within its own
+CLOSE_GRACE = 0.06  #: ... and for its close() to end
+CLOSE_GRACE_OF_QUEUE = 0.5  #: ... of such a queue
 
 
 class Closing:

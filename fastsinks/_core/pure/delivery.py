@@ -4,7 +4,7 @@ from threading import get_ident
 from typing import Any
 
 from .dispatcher import Dispatcher
-from .timers import Strand
+from .strand import Strand
 
 
 class Delivery:

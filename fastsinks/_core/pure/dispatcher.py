@@ -1,12 +1,10 @@
 """Who runs the queues: many of them on few threads, one after the other in each.
 
-Only a worker that is active takes strands from the list of the ready. Normally one is: a
-second one would only contend for the GIL. User code may block, though, and must not hold up
-other queues. Therefore one parked worker watches: while strands are ready and for a tick
-nothing was delivered, it declares the workers that are in a destination blocked
-(``_epoch``), so that they are active no more, and becomes active itself. As long as nothing
-moves, there are twice as many with each tick. A worker that returns from a long call finds
-another epoch, and parks. While nothing is ready nobody wakes up, except for timers.
+Only an active worker takes strands from the list of the ready. Normally there is one: a
+second one would only contend for the GIL. One parked worker watches: while strands are ready
+and for a tick nothing was delivered, it declares the workers that are in a destination
+blocked (``_epoch``), so that they are active no more, and becomes active itself; with each
+tick that nothing moves, twice as many do. A worker that finds another epoch parks.
 
 The lock may be taken under a queue's lock and is itself the last.
 """
@@ -22,7 +20,8 @@ from .. import arguments, thread_state, wording
 from ..atexit import at_exit, close_dispatchers
 from ..condition import NEVER, Condition
 from .locked import Locked
-from .timers import State, Strand, Timers
+from .strand import State, Strand
+from .timers import Timers
 
 TICK = 0.001  #: seconds without progress after which active workers count as blocked
 NEXT_TICK = 0.004  #: ... and those that took over from them
@@ -33,10 +32,9 @@ _dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
 class Dispatcher(Locked):
     """Runs queues, many on few threads; the queues of a process share a default one.
 
-    A queue is served in order and by one thread at a time; one that is blocked in its
-    destination, or waits to retry, never holds up another. At most ``max_workers`` daemon
-    threads are started, when there is something to do, and go away when there was nothing for
-    ``idle_timeout`` seconds.
+    A queue that is blocked in its destination, or waits to retry, never holds up another. At
+    most ``max_workers`` daemon threads are started, when there is something to do, and go away
+    when there was nothing for ``idle_timeout`` seconds.
     """
 
     def __init__(
@@ -73,8 +71,7 @@ class Dispatcher(Locked):
     def close(self, timeout: float | None = None) -> None:
         """Let the queues deliver what is pending, then let the workers go; idempotent.
 
-        Blocks for up to ``timeout`` seconds, then raises CloseTimeoutError; what is still
-        pending can be had by closing the queues. They refuse events from now on.
+        After ``timeout`` seconds it raises CloseTimeoutError. Queues refuse events from now on.
         """
         deadline = monotonic() + arguments.timeout(timeout)
         with self._lock:
@@ -130,10 +127,9 @@ class Dispatcher(Locked):
     def _help(self) -> bool:
         """Run a queue on the calling thread, if there is no worker and none can be started.
 
-        For threads that wait for a queue: at the interpreter's exit no thread starts; and for
-        a worker that waits in a destination where nobody stands by. Any other's help could
-        leave it in the next destination that blocks, beyond its own deadline.
-        Whether something was run.
+        For threads that wait for a queue where no thread starts, as at exit, and for workers
+        that wait in a destination. Any other's help could leave it in the next destination that
+        blocks, beyond its own deadline. Whether something was run.
         """
         here = thread_state.here
         is_worker = here.runs_queues
@@ -141,7 +137,7 @@ class Dispatcher(Locked):
             self._promote(monotonic())
             self._wake()
             if self._is_deserted(is_worker):
-                self._start()
+                self._hire()
             if not self._is_deserted(is_worker):
                 return False
             strand = self._ready.popleft()
@@ -175,17 +171,17 @@ class Dispatcher(Locked):
         elif self._watching:
             self._woken = True
             self._watch.notify()
-        elif self._start() and self._workers == 1 and self.max_workers >= 4:
+        elif self._hire() and self._workers == 1 and self.max_workers >= 4:
             # With the first worker comes its stand-by: should the program end now, then from
             # 3.12 on the worker could start none. Not where the two and the two bare threads
             # would for a moment be more threads than allowed.
-            self._start()
+            self._hire()
 
     def _wake_all(self) -> None:
         self._spots.notify_all()
         self._watch.notify_all()
 
-    def _start(self) -> bool:
+    def _hire(self) -> bool:
         """Start a worker, by way of a bare thread; false if that is not possible.
 
         ``threading.Thread.start()`` takes locks of threading's, which this thread may hold if a
@@ -306,7 +302,7 @@ class Dispatcher(Locked):
                 self._inside += 1
                 self._wake()  # for another worker, or the watch
                 if not (self._woken or self._spare):
-                    self._start()  # somebody has to stand by, in case that user code blocks
+                    self._hire()  # somebody has to stand by, in case that user code blocks
             state = strand._run()
             with self._lock:
                 self._put_back(strand, state)

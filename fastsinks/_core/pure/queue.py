@@ -1,18 +1,13 @@
 """The queue: writers append, a worker delivers.
 
-An event's way. A writer appends it to the backlog, under the lock, and makes the queue's
-strand ready if it was idle. A worker of the dispatcher then runs it: it takes what is next
-(from then on it is in flight), calls the destination with no lock held, and accounts for
-the outcome. Each event ends as delivered, as dropped (counted, logged, and in the dead
-letter), or in the hands of a closer whose deadline has passed.
-
-``accepted == delivered + dropped + pending`` holds whenever the lock is free, because
-pending is computed. What has finished is told by positions: all up to ``_appended - backlog
-- in flight - unreported``, for delivery is in order and discards come from the front.
+An event is in the backlog, then in flight, then delivered, dropped, or in the hands of a
+closer whose deadline has passed; ``accepted == delivered + dropped + pending``, whenever the
+lock is free. All up to position ``_appended - backlog - in flight - unreported`` have
+finished, for delivery is in order and discards come from the front.
 
 A closer that abandons takes the backlog, closes the destination, and after a moment of
-grace also takes what is in flight, by setting ``_flight`` to None. A worker that finds
-another flight than its own after a call of the destination has nothing to account for.
+grace also takes the flight. A worker that then finds another flight than its own has
+nothing to account for.
 """
 
 import _thread
@@ -28,8 +23,9 @@ from .. import arguments, callbacks, log, thread_state, wording
 from ..arguments import FOREVER
 from ..errors import CloseTimeoutError
 from ..log import describe_error
+from ..queue_options import queue_options
 from ..stats import QueueStats
-from .closing import CLOSE_GRACE, GRACE, LATE, Closing
+from .closing import CLOSE_GRACE, CLOSE_GRACE_OF_QUEUE, GRACE, Closing
 from .delivery import Delivery
 from .destination import Destination
 from .dispatcher import Dispatcher, default_dispatcher
@@ -38,7 +34,7 @@ from .latency import Latency
 from .locked import Locked, look_for_fork
 from .retrying import RetryingSink
 from .sink import Sink
-from .timers import State, Strand
+from .strand import State, Strand
 
 QUANTUM = 0.0005  #: seconds after which other queues are served
 
@@ -46,45 +42,27 @@ QUANTUM = 0.0005  #: seconds after which other queues are served
 class Queue(Sink, Strand, Locked):
     """Makes delivery asynchronous: ``write`` appends and returns, a worker calls ``dst``.
 
-    Any thread may call anything. Events reach ``dst`` in the order in which they were
-    accepted, one call at a time, on a thread of the dispatcher. ``write`` blocks only with
-    ``maxsize`` and ``when_full="block"``. An exception of ``dst`` drops the event, or block:
-    it is counted, logged, and handed to ``dead_letter``, which is never closed. A queue
-    with pending events stays alive until they are delivered; an idle one costs no thread.
+    Events reach ``dst`` in the order in which they were accepted, one call at a time. Its
+    exception drops the event, or block: it is counted, logged, and handed to ``dead_letter``,
+    which is never closed.
     """
 
     maxsize = property(attrgetter("_maxsize"))
     name = property(attrgetter("_name"))
     _attached = False
 
-    def __init__(
-        self,
-        dst: Any,
-        *,
-        maxsize: int = 0,
-        when_full: str = "block",
-        batch_size: int = 1,
-        linger: float = 0.0,
-        listeners: Iterable[Any] = (),
-        dead_letter: Any = None,
-        dispatcher: Dispatcher | None = None,
-        name: str | None = None,
-    ) -> None:
+    def __init__(self, dst: Any, *, dispatcher: Dispatcher | None = None, **options: Any) -> None:
         # Set once.
         self._dst = Destination(dst)
-        self._maxsize = arguments.size("maxsize", maxsize)
-        self._policy = arguments.policy(when_full)
-        self._batch_size = arguments.size("batch_size", batch_size, least=1)
-        self._linger = arguments.seconds("linger", linger)
-        self._listeners = arguments.listeners(listeners, "ingress", "egress")
-        self._dead_letter = arguments.dead_letter(dead_letter)
+        self._options = queue_options(**options)
         self._dispatcher = arguments.dispatcher(dispatcher, Dispatcher, default_dispatcher)
-        self._name = wording.queue_name(dst) if name is None else str(name)
+        self._listeners, self._maxsize = self._options.listeners, self._options.maxsize
+        self._name = wording.queue_name(dst) if self._options.name is None else self._options.name
         self._trouble = wording.drops(self._name)
         # Driven a step at a time: its back-off is on a timer, and holds no worker.
         self._retrying: RetryingSink | None = dst if type(dst) is RetryingSink else None
         in_blocks = self._retrying is not None or self._dst.takes_blocks
-        self._block_size = self._batch_size if in_blocks else 1
+        self._block_size = self._options.batch_size if in_blocks else 1
         self._measures = self._retrying is not None or self._block_size > 1
         # Guarded by the lock, under which the dispatcher's may be taken.
         self._accepted = self._delivered = self._dropped = 0
@@ -122,11 +100,9 @@ class Queue(Sink, Strand, Locked):
             return QueueStats(self._accepted, self._delivered, self._dropped, len(self))
 
     def latencies(self) -> tuple[tuple[int, ...], float]:
-        """How long events took from being accepted to being delivered, or given up by the sink.
+        """How many events took how long, by LATENCY_BOUNDS, and the seconds of all together.
 
-        A count for each bound of LATENCY_BOUNDS and one for what took longer, and the seconds
-        of all of them together. As in the compiled core, zeros for a queue that delivers
-        neither to a RetryingSink nor in blocks.
+        As in the compiled core, zeros with neither a RetryingSink nor blocks.
         """
         with self._lock:
             return tuple(self._latency.buckets), self._latency.total
@@ -170,16 +146,16 @@ class Queue(Sink, Strand, Locked):
         if self._closed or self._dispatcher._stopped:
             raise wording.closed(self._name)
         over = len(self) + len(events) - self._maxsize if self._maxsize else 0
-        if over > 0 and self._policy == "block":
+        if over > 0 and self._options.when_full == "block":
             if self._delivers_here():
                 raise wording.full_for_itself(self._name)
             if self._linger_until:  # what does not fit cannot fill the block
                 self._dispatcher._expedite(self)
             return False
-        if over > 0 and self._policy == "raise":
+        if over > 0 and self._options.when_full == "raise":
             raise wording.full(self._name, len(self), self._maxsize)
         if over > 0:
-            if self._policy == "drop_oldest" and len(self._backlog) >= over:
+            if self._options.when_full == "drop_oldest" and len(self._backlog) >= over:
                 evicted.extend(self._backlog.popleft()[0] for _ in range(over))
             else:
                 refused.extend(events)
@@ -232,7 +208,8 @@ class Queue(Sink, Strand, Locked):
         return bool(self._maxsize) and len(self) >= self._maxsize
 
     def _report_drops(self, dropped: list[Any], reason: str) -> None:
-        callbacks.report_drops(self._trouble, self._dead_letter, self._listeners, dropped, reason)
+        to = self._options.dead_letter
+        callbacks.report_drops(self._trouble, to, self._listeners, dropped, reason)
 
     # -- delivering: a worker, one at a time
 
@@ -269,14 +246,14 @@ class Queue(Sink, Strand, Locked):
             self._scheduled = False
             return State.IDLE
         if (
-            self._linger
+            self._options.linger
             and self._flight is None
             and len(self._backlog) < self._block_size
             and not (self._closed or self._is_full() or self._dispatcher._closing)
             and self._appended - len(self._backlog) >= self._hurry
             and not self._linger_until  # else it has lingered, or was told not to
         ):
-            self._linger_until = monotonic() + self._linger
+            self._linger_until = monotonic() + self._options.linger
             self._dispatcher._schedule_at(self, self._linger_until, True)
             return State.TIMED
         self._linger_until = 0.0
@@ -370,12 +347,10 @@ class Queue(Sink, Strand, Locked):
     def close(self, timeout: float | None = None) -> None:
         """Refuse further events, deliver what is pending, close ``dst``. Idempotent.
 
-        Every caller returns when that is done. The first whose deadline passes ends it:
-        ``dst`` is closed at once, what is left goes to the dead letter, and that caller gets
-        CloseTimeoutError with the events in ``undelivered``. An exception of ``dst.close()``
-        is raised to one caller. From inside the queue's own delivery, or a listener's
-        ``ingress``, ``close`` returns at once, and delivery goes on. An interrupted ``close``
-        (Ctrl-C) may be called again.
+        Every caller returns when that is done. The first whose deadline passes abandons it, and
+        gets CloseTimeoutError with what is left. An exception of ``dst.close()`` is raised to
+        one caller. From inside the delivery, or a listener's ``ingress``, ``close`` returns at
+        once. An interrupted ``close`` (Ctrl-C) may be called again.
         """
         deadline = monotonic() + arguments.timeout(timeout)
         closing = self._closing
@@ -437,7 +412,7 @@ class Queue(Sink, Strand, Locked):
             if self._changed.until(lambda: self._flight is None, now + GRACE):
                 # A queue keeps to its own deadline, and then says what is left: the complete
                 # list is worth more than being punctual on a machine that has too much to do.
-                grace = LATE if isinstance(self._dst.sink, Queue) else CLOSE_GRACE
+                grace = CLOSE_GRACE_OF_QUEUE if isinstance(self._dst.sink, Queue) else CLOSE_GRACE
                 self._changed.until(lambda: closing.finished, now + grace)
         except BaseException as struck:  # Ctrl-C: not before everything is accounted for
             interrupt = struck

@@ -1,10 +1,8 @@
 """Trying again.
 
 One block at a time has the sink's turn, from its first attempt to its end, back-offs
-included: that is what serialises writes. The turn belongs to the block, not to a thread,
-because a queue drives its block a step at a time and by whichever worker is at hand: a
-back-off goes on the queue's timer and holds no thread. A thread that writes by itself
-waits on ``_changed``, which close() notifies.
+included. The turn belongs to the block, not to a thread: a queue drives its block a step at a
+time, by whichever worker is at hand, and a back-off is on the queue's timer.
 """
 
 from collections.abc import Iterable
@@ -28,9 +26,8 @@ class RetryingSink(Wrapper):
     """Writes until success, until the strategy drops the event, or until closed.
 
     Writes are serialised, and block while they back off; a queue that delivers to this sink
-    blocks no thread. A dropped event goes to ``dead_letter``, is logged, and ``write`` returns.
-    A block that fails is taken apart: only an event that failed by itself is dropped.
-    SinkClosedError, of the inner sink or by ``close`` from any thread, ends the write.
+    blocks no thread. A block that fails is taken apart: only an event that failed by itself is
+    dropped, for which ``write`` returns. SinkClosedError ends the write.
     """
 
     retries = property(lambda self: self._retries)

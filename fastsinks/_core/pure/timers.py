@@ -1,27 +1,9 @@
-"""The strands that wait for a time, and what a strand is."""
+"""The strands that wait for a time."""
 
 from bisect import bisect_left, insort
-from enum import Enum, auto
 
 from ..condition import NEVER
-
-
-class State(Enum):
-    """The state that a run leaves its strand in."""
-
-    IDLE = auto()  # nothing to do, until scheduled again
-    READY = auto()  # would go on, but others are to be served
-    TIMED = auto()  # has put itself on a timer
-
-
-class Strand:
-    """What runs one after the other: the dispatcher's side of a queue, which derives from it."""
-
-    _timer: tuple[float, int] | None = None  # its time and ticket; the dispatcher's lock
-
-    def _run(self) -> State:
-        """Called by one thread at a time, under no lock."""
-        raise NotImplementedError
+from .strand import Strand
 
 
 class Timers:

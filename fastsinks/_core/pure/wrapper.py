@@ -21,11 +21,9 @@ class Wrapper(Sink, Locked):
         super().__init__()
 
     def close(self, timeout: float | None = None) -> None:
-        """Close the inner sink. Every caller returns when that is done; idempotent.
-
-        A caller whose ``timeout`` passes while another one closes gets CloseTimeoutError; one
-        that a queue has called does not wait for the other.
-        An interrupted ``close`` (Ctrl-C) may be called again, and then calls the inner one.
+        """Close the inner sink. Every caller returns when that is done, but for those that a
+        queue has called; idempotent. CloseTimeoutError if another one takes too long. An
+        interrupted ``close`` (Ctrl-C) may be called again, and then calls the inner one.
         """
         deadline = monotonic() + arguments.timeout(timeout)
         me = get_ident()
