@@ -215,10 +215,10 @@ class Queue(Sink, Strand, Locked):
 
     def _run(self) -> State:
         """Deliver until nothing is left, or others are to be served, or it has to wait."""
-        self._runner = get_ident()
         end = monotonic() + QUANTUM
         while True:
             with self._lock:
+                self._runner = get_ident()
                 state = self._next_state(end)
                 if state is not None:
                     self._runner = None
@@ -228,6 +228,7 @@ class Queue(Sink, Strand, Locked):
                 self._close_dst()
                 continue
             wait = self._deliver(flight)
+            del flight  # its events may have finalisers, which run outside the lock
             with self._lock:
                 self._dispatcher._progress += 1
                 if wait > 0 and not self._closing.abandoned:
