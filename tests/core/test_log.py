@@ -13,8 +13,8 @@ from support import (
     Recorder,
     Task,
     Waits,
+    check_program,
     ledger,
-    run_clean,
 )
 
 from fastsinks import Breaker, Broadcaster, CloseTimeoutError, Queue, RetryingSink, SinkClosedError
@@ -297,20 +297,5 @@ class TestHandlers:
 
 
 def test_nothing_is_printed_where_logging_is_not_configured():
-    out = run_clean(
-        """
-        from fastsinks import Queue
-
-        class Bad:
-            def write(self, event):
-                raise OSError("secret")
-
-            def close(self):
-                pass
-
-        with Queue(Bad()) as queue:
-            queue.write("secret")
-        print(queue.stats().dropped)
-        """
-    )
+    out = check_program("unconfigured", "nothing_is_printed_where_logging_is_not_configured")
     assert out == "1\n"

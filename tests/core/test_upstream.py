@@ -23,11 +23,11 @@ from support import (
     RefusedError,
     Task,
     Waits,
+    check_program,
     eventually,
     ledger,
     python_command,
     python_environment,
-    run_clean,
     together,
 )
 
@@ -175,22 +175,7 @@ class TestClosingAQueue:
 
     def test_so_does_the_end_of_the_program(self):
         """distribution notifications: what is queued when the registry ends is lost."""
-        out = run_clean(
-            """
-            import os, threading
-            from fastsinks import Queue
-
-            class Slow:
-                def write(self, event):
-                    threading.Event().wait(0.005)
-                    os.write(1, f"{event} ".encode())
-
-                def close(self):
-                    pass
-
-            Queue(Slow()).write_many(range(20))
-            """
-        )
+        out = check_program("ends", "so_does_the_end_of_the_program")
         assert out.split() == [str(number) for number in range(20)]
 
 

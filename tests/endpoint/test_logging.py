@@ -17,9 +17,9 @@ from support import (
     Gate,
     Recorder,
     Task,
+    check_program,
     eventually,
     ledger,
-    run_clean,
 )
 from support.monitored import NOWHERE, stopped
 from support.receiver import Receiver, answer
@@ -256,42 +256,13 @@ class TestHandlers:
 
 class TestConfiguration:
     def test_none_is_done(self) -> None:
-        out = run_clean(
-            """
-            import logging
-            before = list(logging.root.handlers), logging.root.level
-            import fastsinks, fastsinks.monitoring
-            log = logging.getLogger("fastsinks")
-            assert (list(logging.root.handlers), logging.root.level) == before
-            print([type(handler).__name__ for handler in log.handlers], log.level, log.propagate)
-            """
-        )
+        out = check_program("imports", "logging_is_not_configured")
         assert out == "['NullHandler'] 0 True\n"
 
     def test_one_logger_silences_everything(self) -> None:
-        out = run_clean(
-            """
-            import logging
-            logging.basicConfig(format="%(message)s")
-            logging.getLogger("fastsinks").setLevel(logging.CRITICAL)
-            from fastsinks import Endpoint
-
-            endpoint = Endpoint("hook", "http://127.0.0.1:9/", close_timeout=0.1)
-            endpoint.write_many(range(10))
-            """
-        )
+        out = check_program("unconfigured", "one_logger_silences_everything")
         assert out == ""
 
     def test_what_was_left_at_exit_is_told(self) -> None:
-        out = run_clean(
-            """
-            import logging, sys
-            logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
-            logging.getLogger("urllib3").disabled = True
-            from fastsinks import Endpoint
-
-            endpoint = Endpoint("hook", "http://127.0.0.1:9/", close_timeout=0.1)
-            endpoint.write_many(range(10))
-            """
-        )
+        out = check_program("unconfigured", "what_was_left_at_exit_is_told")
         assert "ERROR endpoint 'hook': 10 events were not delivered before the process ended" in out

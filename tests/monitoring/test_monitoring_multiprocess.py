@@ -12,40 +12,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from support import eventually, run_clean
+from support import check_program, eventually
 from support.gunicorn_server import Gunicorn
 from support.monitored import exported, get, samples, value
 from support.receiver import Receiver
-
-SETUP = """
-import os, sys, threading, time, warnings
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
-from fastsinks import Endpoint, monitoring
-from support.monitored import ask, exported, stopped, value
-from support import eventually
-
-warnings.simplefilter("ignore", DeprecationWarning)  # that a fork has threads
-
-def metrics(name="e"):
-    return exported(ask("/metrics").text, name)
-
-def child(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            sys.stdout.flush()
-        finally:
-            os._exit(0)
-    return pid
-
-def up(name="e", **options):
-    return Endpoint(name, os.environ["RECEIVER"], **options)
-
-def down(name="e", **options):
-    return Endpoint(name, "http://127.0.0.1:9/", threshold=1, backoff=3600, **options)
-"""
 
 
 @pytest.fixture
@@ -64,8 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiver: Receiver) 
     return folder
 
 
-def run(code: str) -> str:
-    return run_clean(SETUP + "\n" + "\n".join(line[8:] for line in code.splitlines()))
+def run(scenario: str) -> str:
+    return check_program("monitoring_processes", scenario)
 
 
 def merged(folder: Path) -> str:
@@ -77,249 +47,66 @@ def merged(folder: Path) -> str:
 
 class TestOneProcess:
     def test_numbers_are_fresh(self, folder: Path) -> None:
-        out = run("""
-        endpoint = up()
-        for n in range(1, 20):
-            endpoint.write("event")
-            assert endpoint.flush(10)
-            assert metrics() == endpoint.metrics, n
-        print(metrics().successes)
-        """)
+        out = run("numbers_are_fresh")
         assert out == "19\n"
 
     def test_a_registry_of_ones_own(self, folder: Path) -> None:
-        out = run("""
-        alone, accompanied, by_the_book = [CollectorRegistry() for _ in range(3)]
-        monitoring.register(alone)
-        MultiProcessCollector(accompanied)
-        monitoring.register(accompanied)
-        MultiProcessCollector(by_the_book)
-        with up() as endpoint:
-            endpoint.write("event")
-        for registry in alone, accompanied, by_the_book:
-            text = generate_latest(registry).decode()
-            print(exported(text, "e").successes)  # and nothing is there twice
-        """)
+        out = run("a_registry_of_ones_own")
         assert out == "1\n1\n1\n"
 
     def test_what_nobody_scrapes_is_published_all_the_same(self, folder: Path) -> None:
-        out = run("""
-        from fastsinks.monitoring._multiprocess import Merged
-
-        def published():
-            registry = CollectorRegistry()
-            Merged(registry)  # the thread may be making the file just now
-            labels = {"type": "Events", "endpoint": "e"}
-            return registry.get_sample_value("registry_notifications_events_total", labels)
-
-        endpoint = down()
-        endpoint.write_many(range(5))
-        eventually(lambda: published() == 5)
-        stopped(endpoint)
-        print("published")
-        """)
+        out = run("what_nobody_scrapes_is_published_all_the_same")
         assert out == "published\n"
 
     def test_a_file_that_is_just_being_made_is_waited_for(self, folder: Path) -> None:
-        out = run("""
-        endpoint = up()
-        endpoint.write("event")
-        assert endpoint.flush(10)
-        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
-        made = os.path.join(folder, "counter_1.db")
-        open(made, "x").close()  # prometheus-client makes it long in a second step
-
-        def make():
-            with open(made, "r+b") as file:
-                file.truncate(1 << 16)
-
-        later = threading.Timer(0.05, make)
-        later.start()
-        print(metrics().successes)
-        later.join()
-        """)
+        out = run("a_file_that_is_just_being_made_is_waited_for")
         assert out == "1\n"
 
     def test_the_last_numbers_are_published_at_exit(self, folder: Path) -> None:
-        run("""
-        endpoint = up()
-        endpoint.write_many(range(500))
-        """)
+        run("the_last_numbers_are_published_at_exit")
         totals = exported(merged(folder), "e")
         assert (totals.events, totals.successes) == (500, 500)
 
     def test_even_if_monitoring_was_imported_late(self, folder: Path) -> None:
-        code = """
-        import os
-        from fastsinks import Endpoint
-        endpoint = Endpoint("e", os.environ["RECEIVER"])
-        from fastsinks import monitoring
-        endpoint.write_many(range(500))
-        """
-        run_clean(code)
+        check_program("imports", "monitoring_late")
         assert exported(merged(folder), "e").successes == 500
 
     def test_latencies(self, folder: Path) -> None:
-        out = run("""
-        from support.monitored import samples
-        with up() as endpoint:
-            endpoint.write_many(range(5))
-        name = "registry_notifications_delivery_seconds"
-        found = samples(ask("/metrics").text)
-        labels = frozenset({("endpoint", "e")})
-        print(found[name + "_count", labels], found[name + "_sum", labels] > 0)
-        print(max(n for (sample, _), n in found.items() if sample == name + "_bucket"))
-        """)
+        out = run("latencies")
         assert out == "5.0 True\n5.0\n"
 
     def test_hostile_names(self, folder: Path) -> None:
-        out = run("""
-        from support.monitored import NAMES, samples
-        endpoints = [up(name) for name in NAMES.values()]
-        endpoints[0].write("event")
-        assert endpoints[0].flush(10)
-        found = samples(ask("/metrics").text)
-        names = {dict(labels)["endpoint"] for name, labels in found if "pending" in name}
-        print(len(names) == len(NAMES))
-        """)
+        out = run("hostile_names")
         assert out == "True\n"
 
     def test_without_the_directory_nothing_of_this_happens(
         self, receiver: Receiver, tmp_path: Path
     ) -> None:
-        out = run("""
-        with up() as endpoint:
-            endpoint.write("event")
-            ask("/metrics")
-            print([thread.name for thread in threading.enumerate() if "monitoring" in thread.name])
-        """)
+        out = run("without_the_directory_nothing_of_this_happens")
         assert out == "[]\n"
 
     def test_a_directory_that_goes_away_and_comes_back(self, folder: Path) -> None:
-        out = run("""
-        import logging
-        lines = []
-        class Handler(logging.Handler):
-            def emit(self, record):
-                lines.append(record.getMessage())
-        logging.getLogger("fastsinks").addHandler(Handler())
-        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
-        endpoint = up()
-        metrics()
-        os.rename(folder, folder + " of yesterday")
-        eventually(lambda: lines)
-        os.mkdir(folder)
-        eventually(lambda: os.listdir(folder))
-        assert endpoint.flush(10)
-        print(len(lines), lines[0])
-        """)
+        out = run("a_directory_that_goes_away_and_comes_back")
         assert out == "1 monitoring: cannot publish: FileNotFoundError\n"
 
 
 class TestForks:
     def test_a_childs_counts_are_its_own_and_the_sum_is_right(self, folder: Path) -> None:
-        out = run("""
-        endpoint = up()
-        endpoint.write_many(range(5))
-        assert endpoint.flush(10)
-        assert metrics().successes == 5
-        reader, writer = os.pipe()
-
-        def work():
-            assert metrics().successes == 5
-            endpoint.write_many(range(3))
-            assert endpoint.flush(10)
-            assert metrics().successes == 8
-            os.write(writer, b"x")
-            time.sleep(3600)
-
-        pid = child(work)
-        os.read(reader, 1)
-        print(metrics()[:4])
-        endpoint.write_many(range(2))
-        assert endpoint.flush(10)
-        print(metrics().successes, metrics().statuses)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        print(metrics().successes)
-        """)
+        out = check_program(
+            "monitoring_processes", "a_childs_counts_are_its_own_and_the_sum_is_right"
+        )
         assert out == "(0, 8, 8, 0)\n10 {'200 OK': 10}\n10\n"
 
     def test_what_a_dead_process_had_pending_goes(self, folder: Path) -> None:
-        out = run("""
-        endpoint = down()
-        endpoint.write_many(range(5))
-        reader, writer = os.pipe()
-
-        def work():
-            endpoint.write_many(range(3))
-            eventually(lambda: endpoint.breaker_open)
-            metrics()  # else a scrape has nothing of it, if it is too slow to answer
-            os.write(writer, b"x")
-            time.sleep(3600)
-
-        pid = child(work)
-        os.read(reader, 1)
-        first = metrics()
-        print(first.events, first.pending)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        last = metrics()
-        print(last.events, last.pending)
-        stopped(endpoint)
-        """)
+        out = run("what_a_dead_process_had_pending_goes")
         assert out == "8 8\n8 5\n"
 
     def test_a_stopped_process_holds_up_no_scrape(self, folder: Path) -> None:
-        out = run("""
-        import signal
-        endpoint = down()
-        reader, writer = os.pipe()
-
-        def work():
-            endpoint.write_many(range(3))
-            metrics()
-            os.write(writer, b"x")
-            time.sleep(3600)
-
-        pid = child(work)
-        os.read(reader, 1)
-        os.kill(pid, signal.SIGSTOP)
-        os.waitpid(pid, os.WUNTRACED)
-        began = time.monotonic()
-        print(metrics().pending, time.monotonic() - began < 2)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        stopped(endpoint)
-        """)
+        out = run("a_stopped_process_holds_up_no_scrape")
         assert out == "3 True\n"
 
     def test_forks_while_others_publish(self, folder: Path) -> None:
-        out = run("""
-        from fastsinks.monitoring import _multiprocess
-        _multiprocess.INTERVAL = 0.0
-        endpoint = up()
-        over = threading.Event()
-
-        def scrape():
-            while not over.is_set():
-                metrics()
-
-        scraper = threading.Thread(target=scrape)
-        scraper.start()
-
-        def work():
-            endpoint.write("event")
-            assert endpoint.flush(10)
-            metrics()
-
-        for _ in range(20):
-            pid = child(work)
-            assert os.waitpid(pid, 0)[1] == 0
-        over.set()
-        scraper.join()
-        print(metrics().successes)
-        """)
+        out = run("forks_while_others_publish")
         assert out == "20\n"
 
 

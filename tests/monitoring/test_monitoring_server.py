@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from support import DEADLINE, Task, run_clean, together
+from support import DEADLINE, Task, check_program, run_clean, together
 from support.monitored import (
     NOWHERE,
     ask,
@@ -318,41 +318,12 @@ class TestServer:
 
 class TestProcess:
     def test_a_server_does_not_keep_the_process_alive(self) -> None:
-        out = run_clean(
-            """
-            from fastsinks import monitoring
-            from support.monitored import get
-
-            server = monitoring.serve(port=0)
-            print(get(server.url + "/healthz").text, end="")
-            """
-        )
+        out = check_program("monitoring_server", "a_server_does_not_keep_the_process_alive")
         assert out == "ok\n"
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_a_child_lets_go_of_the_port(self) -> None:
-        out = run_clean(
-            """
-            import os, socket, sys, warnings
-            from fastsinks import monitoring
-
-            warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads
-            server = monitoring.serve(port=0)
-            port = int(server.url.rpartition(":")[2])
-            reader, writer = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                assert server.closed
-                server.close()
-                os.read(reader, 1)
-                os._exit(0)
-            server.close()
-            socket.create_server(("127.0.0.1", port), reuse_port=False).close()
-            os.write(writer, b"x")
-            assert os.waitpid(pid, 0)[1] == 0
-            print("free")
-            """
-        )
+        out = check_program("monitoring_server", "a_child_lets_go_of_the_port")
         assert out == "free\n"
 
     def test_importing_fastsinks_alone_does_not_bring_the_server(self) -> None:

@@ -64,7 +64,8 @@ class Flaky(Python):
         if self.calls % 2:
             raise OSError
 
-    write_many = write
+    def write_many(self, events: Any) -> None:
+        self.write(events)
 
 
 class Listener:
@@ -137,7 +138,11 @@ class Never:
     def proceed(self, event: Any) -> float:
         return 1000.0
 
-    failure = success = proceed
+    def failure(self, event: Any, error: BaseException) -> bool:
+        return False
+
+    def success(self, event: Any) -> None:
+        pass
 
 
 def flush() -> Kind:

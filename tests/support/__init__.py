@@ -499,17 +499,19 @@ def program_command(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-W", "error", "-P", f"{PROGRAMS / name}.py", *map(str, arguments)]
 
 
-def python_environment() -> dict[str, str]:
-    """The environment in which a new interpreter imports the same package and backend."""
+def python_environment(backend: str = fastsinks.backend) -> dict[str, str]:
+    """The environment in which a new interpreter imports the same package and that backend."""
     package = Path(fastsinks.__file__).parent.parent
     path = os.pathsep.join([str(package), str(TESTS)])
-    return {**os.environ, "FASTSINKS_BACKEND": fastsinks.backend, "PYTHONPATH": path}
+    return {**os.environ, "FASTSINKS_BACKEND": backend, "PYTHONPATH": path}
 
 
-def _run(command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], timeout: float, backend: str = fastsinks.backend
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
-        env=python_environment(),
+        env=python_environment(backend),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -535,15 +537,17 @@ def run_clean(code: str, *, timeout: float = 20.0) -> str:
 
 
 def run_program(
-    name: str, *arguments: object, timeout: float = 20.0
+    name: str, *arguments: object, timeout: float = 25.0, backend: str = fastsinks.backend
 ) -> subprocess.CompletedProcess[str]:
-    """Run a file of `PROGRAMS` in a new interpreter of the same backend."""
-    return _run(program_command(name, *arguments), timeout)
+    """Run a file of `PROGRAMS` in a new interpreter of the same backend, unless told otherwise."""
+    return _run(program_command(name, *arguments), timeout, backend)
 
 
-def check_program(name: str, *arguments: object, timeout: float = 20.0) -> str:
+def check_program(
+    name: str, *arguments: object, timeout: float = 25.0, backend: str = fastsinks.backend
+) -> str:
     """Run a program that must end well and say nothing on stderr; its output."""
-    return _clean(run_program(name, *arguments, timeout=timeout))
+    return _clean(run_program(name, *arguments, timeout=timeout, backend=backend))
 
 
 class Strike(KeyboardInterrupt):
