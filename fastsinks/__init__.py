@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from . import events as events
     from . import http as http
     from . import signing as signing
+    from . import typing as typing
     from .endpoint import Endpoint, EndpointMetrics
     from .http import HTTPSink
 
@@ -69,7 +70,7 @@ __all__ = [
 
 # By the door that has it.
 _LAZY = {"Endpoint": "endpoint", "EndpointMetrics": "endpoint", "HTTPSink": "http"}
-_DOORS = ("encoders", "endpoint", "events", "http", "signing")
+_DOORS = ("encoders", "endpoint", "events", "http", "signing", "typing")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from ._core.errors import DeliveryError
 from ._http import json
 from .events import EVENTS_MEDIA_TYPE, ZERO_TIME, Event, encode
+from .typing import Encoder
 
 __all__ = [
     "CloudEventsEncoder",
@@ -27,21 +28,6 @@ __all__ = [
     "JSONEncoder",
     "NDJSONEncoder",
 ]
-
-
-class Encoder(Protocol):
-    """What HTTPSink asks of an encoder; any object of this shape will do.
-
-    ``encode`` may be called by several threads at once. It gets the events of one
-    request in their order, never none, and must not change them. Whatever it
-    raises means that the block as it is can never be sent. ``takes_blocks = False``
-    beside these two asks for one event a request.
-    """
-
-    @property
-    def media_type(self) -> str: ...
-
-    def encode(self, events: Sequence[Any]) -> bytes: ...
 
 
 class EnvelopeEncoder:

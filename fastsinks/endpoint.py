@@ -1,25 +1,23 @@
-"""Endpoint: filter, queue, retry and HTTP wired together; and the list of all open ones."""
+"""Endpoint: filter, queue, retry and HTTP wired together."""
 
 from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ._core import arguments, log
-from ._core.atexit import at_exit
-from ._core.backend import Breaker, Filter, Queue, RetryingSink, RetryStrategy, Sink, ignore
+from ._core.backend import Breaker, Filter, Queue, RetryingSink, Sink, ignore
 from ._core.errors import CloseTimeoutError
 from ._core.log import describe_error
 from ._endpoint.lanes import LATE, Lanes
-from ._endpoint.sizing import Blocks
-from ._http.addresses import Allow
-from ._http.outcomes import Attempts
-from .encoders import Encoder
+from ._endpoint.registry import Registry
+from ._endpoint.sizing import SizedSink
+from ._http.outcomes import Outcomes
 from .http import HTTPSink
-from .signing import Signer
+from .typing import Allow, Destination, Encoder, Signer, Strategy, WhenFull
 
 __all__ = ["Endpoint", "EndpointMetrics"]
 
@@ -51,12 +49,12 @@ class Endpoint(Sink):
     ``write`` passes the event by the ignore lists, appends it to a queue and returns;
     it waits only if ``maxsize`` bounds the queue and ``when_full="block"``. A worker posts
     what is pending in blocks and retries by ``strategy``, by default
-    ``Breaker(threshold, backoff)``, which never gives up. Blocks are small at first, grow
-    while they succeed and halve when they fail; none has more than ``batch_size`` events,
-    nor a body of more than ``batch_bytes`` unless it is a single event's. With an encoder that
-    takes no blocks, each event has a request of its own.
+    ``Breaker(threshold, backoff)``, which never gives up. What one request carries is small at
+    first, grows while requests succeed and halves when they fail; it is never more than
+    ``batch_size`` events, nor a body of more than ``batch_bytes`` unless it is a single
+    event's. With an encoder that takes no blocks, each event has a request of its own.
 
-    With ``concurrency`` above one, so many requests are under way at a time, each block with
+    With ``concurrency`` above one, so many requests are in flight at a time, each block with
     retries of its own: then order is kept within a request only, and ``maxsize`` bounds the
     events that are not yet in a block. ``timeout``, ``backoff``, ``linger``, ``close_timeout``
     and ``retry_after_max`` are in seconds; the latter and ``allow`` are HTTPSink's. Dropped
@@ -80,12 +78,12 @@ class Endpoint(Sink):
         batch_size: int = 100,
         linger: float = 0.0,
         maxsize: int = 0,
-        when_full: Literal["block", "raise", "drop_newest", "drop_oldest"] = "block",
-        strategy: RetryStrategy | None = None,
+        when_full: WhenFull = "block",
+        strategy: Strategy | None = None,
         encoder: Encoder | None = None,
         signer: Signer | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        dead_letter: Any = None,
+        dead_letter: Destination | None = None,
         close_timeout: float = 5.0,
         concurrency: int = 1,
         batch_bytes: int = 1024 * 1024,
@@ -98,7 +96,9 @@ class Endpoint(Sink):
         self._name = name
         # Checked even where a strategy of the caller's takes its place: they are shown.
         breaker = Breaker(threshold, backoff)
-        self._strategy = breaker if strategy is None else strategy
+        self._strategy: Strategy = breaker if strategy is None else strategy
+        # Noted once, so that looking at an endpoint calls nothing of the user's.
+        self._opens_at = self._strategy.threshold if isinstance(self._strategy, Breaker) else None
         self._threshold = threshold
         self._backoff = backoff
         self._close_timeout = arguments.seconds("close_timeout", close_timeout)
@@ -135,9 +135,9 @@ class Endpoint(Sink):
                 name=f"endpoint {name!r}",
             )
         else:
-            blocks = Blocks(self._http, batch_size=batch_size, batch_bytes=batch_bytes)
-            blocks.log_label = f"endpoint {name!r}"
-            self._retrying = RetryingSink(blocks, self._strategy, dead_letter=dead_letter)
+            sized = SizedSink(self._http, batch_size=batch_size, batch_bytes=batch_bytes)
+            sized.log_label = f"endpoint {name!r}"
+            self._retrying = RetryingSink(sized, self._strategy, dead_letter=dead_letter)
         self._queue = Queue(
             self._lanes or self._retrying,
             maxsize=maxsize,
@@ -149,7 +149,7 @@ class Endpoint(Sink):
         )
         if self._lanes is not None:
             self._lanes.queue = self._queue
-        # Who ignores nothing does not pay for a filter.
+        # An endpoint that ignores nothing does not pay for a filter.
         self._head: Sink = self._queue
         if self._ignore_media_types or self._ignore_actions:
             matcher = ignore(self._ignore_media_types, self._ignore_actions)
@@ -160,7 +160,7 @@ class Endpoint(Sink):
             self.write = self._head.write  # type: ignore[assignment,method-assign]
         if type(self).write_many is Endpoint.write_many:
             self.write_many = self._head.write_many  # type: ignore[method-assign]
-        _list(self)
+        registry.add(self)
 
     @property
     def name(self) -> str:
@@ -260,21 +260,27 @@ class Endpoint(Sink):
         return tuple(map(sum, buckets)), sum(seconds for _, seconds in measured)
 
     @property
-    def attempts(self) -> Attempts:
-        """How the latest requests went; for reading."""
-        return self._http.attempts
+    def outcomes(self) -> Outcomes:
+        """How the latest requests ended; for reading."""
+        return self._http.outcomes
 
     @property
     def breaker_open(self) -> bool:
         """Whether the next attempt has to wait for a Breaker's back-off, by the failures of
         this endpoint's own. Always false with another strategy."""
-        strategy = self._strategy
-        failures = self.attempts.consecutive_failures
-        return isinstance(strategy, Breaker) and 0 < failures >= strategy.threshold
+        return (
+            self._opens_at is not None and 0 < self.outcomes.consecutive_failures >= self._opens_at
+        )
 
     @property
     def closed(self) -> bool:
+        """Whether it refuses further events."""
         return self._head.closed
+
+    @property
+    def over(self) -> bool:
+        """Whether it is closed, and no request of it can follow."""
+        return self._http.closed
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} {self.url} pending={self.metrics.pending}>"
@@ -313,7 +319,7 @@ class Endpoint(Sink):
         """
         if self._lanes is not None and self._lanes.delivers_here():
             arguments.timeout(timeout)
-            # That lane is busy until this call has returned; somebody else has to wait for it.
+            # That lane is busy until this call has returned; another thread has to wait for it.
             closer = threading.Thread(target=self._close_elsewhere, args=(timeout,), daemon=True)
             closer.start()
             while closer.is_alive() and not self._head.closed:
@@ -326,8 +332,8 @@ class Endpoint(Sink):
                 raise
             self._raise_late(self._lanes.take_left(LATE) + error.undelivered)
         finally:
-            if self._http.closed:  # else a bad timeout or a Ctrl-C was in the way
-                _unlist(self)
+            if self.over:  # else a bad timeout or a Ctrl-C was in the way
+                registry.remove(self)
         if self._lanes is not None and (left := self._lanes.take_left(0)):
             self._raise_late(left)  # the queue itself was done in time
 
@@ -338,67 +344,15 @@ class Endpoint(Sink):
     def _close_elsewhere(self, timeout: float | None) -> None:
         try:
             self.close(timeout)
-        except Exception as error:
+        except BaseException as error:
             log.error("endpoint %r: close() raised %s", self._name, describe_error(error))
 
 
 REDACTED = "[redacted]"
 
-# In the order of construction. Strong references: an endpoint that nobody else holds any more
-# still has events to deliver. Touched by single dict operations only, which are atomic, so that
-# there is no lock for a fork to find held.
-_open: dict[int, Endpoint] = {}
-_hooked = False
-
-# Called with an endpoint that is closed, while it is listed still and perhaps not for the first
-# time; and with each that is new. Monitoring, which keeps the totals, sets both.
-when_closed: Callable[[Endpoint], object] | None = None
-when_opened: Callable[[Endpoint], object] | None = None
+registry: Registry[Endpoint] = Registry()
 
 
 def open_endpoints() -> tuple[Endpoint, ...]:
     """All endpoints of this process that are not closed, in the order of construction."""
-    endpoints = _open.copy().values()
-    for endpoint in endpoints:
-        # One may have been closed by its own worker, after the call to close() had returned.
-        if endpoint._http.closed:
-            _unlist(endpoint)
-    return tuple(endpoint for endpoint in endpoints if id(endpoint) in _open)
-
-
-def _list(endpoint: Endpoint) -> None:
-    global _hooked
-    if not _hooked:
-        # Registered late, because hooks run in reverse: what the endpoints need, urllib3's
-        # pools included, has registered its own hooks by now and goes away after them.
-        _hooked = True
-        at_exit(_close_all)
-    _open[id(endpoint)] = endpoint
-    if when_opened is not None:
-        when_opened(endpoint)
-
-
-def _unlist(endpoint: Endpoint) -> None:
-    if when_closed is not None:
-        when_closed(endpoint)
-    _open.pop(id(endpoint), None)
-
-
-def _close_all() -> None:
-    """At exit: deliver what is pending, to all endpoints at the same time, and say what is left."""
-    start = monotonic()
-    endpoints = sorted(open_endpoints(), key=lambda endpoint: endpoint.close_timeout)
-    # The workers serve all of them while one is waited for. Lingering is over for each.
-    for endpoint in endpoints:
-        endpoint.flush(0)
-    for endpoint in endpoints:
-        try:
-            endpoint.close(max(0.0, start + endpoint.close_timeout - monotonic()))
-        except CloseTimeoutError as error:
-            log.error(
-                "endpoint %r: %d events were not delivered before the process ended",
-                endpoint.name,
-                len(error.undelivered),
-            )
-        except Exception as error:
-            log.error("endpoint %r: close() raised %s", endpoint.name, describe_error(error))
+    return registry.open()

@@ -1,8 +1,8 @@
 """Signers: headers by which a receiver can tell who sent a body.
 
 A signer is any callable from the body to headers. One with a second positional
-parameter is given the block's id, too: a string that is the same for every attempt at
-the same events in the same request, and another for each other block.
+parameter is given the payload's id, too: a string that is the same for every attempt at
+the same events in the same request, and another for each other payload.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import binascii
 import hmac
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .typing import Signer
 
 __all__ = ["Signer", "StandardWebhooksSigner"]
-
-SignedHeaders: TypeAlias = Mapping[str, str | Sequence[str]]
-Signer: TypeAlias = Callable[[bytes], SignedHeaders] | Callable[[bytes, str], SignedHeaders]
 
 _PREFIX = "whsec_"
 
@@ -29,17 +28,17 @@ class StandardWebhooksSigner:
     A secret is ``whsec_`` and base64, as receivers show it (the prefix may be missing), or
     the key itself as ``bytes``. With several secrets each body is signed with every one, so
     that receivers may go from one to the next in their own time: put the new one first and
-    take the old one out when all have changed. ``webhook-id`` is the block's id, the same
+    take the old one out when all have changed. ``webhook-id`` is the payload's id, the same
     for every attempt. Stateless; any thread may call it. Shows its secrets to nobody.
     """
 
     def __init__(self, secret: str | bytes, *more: str | bytes) -> None:
         self._keys = tuple(hmac.new(key, digestmod="sha256") for key in _keys((secret, *more)))
 
-    def __call__(self, body: bytes, block_id: str) -> dict[str, str]:
+    def __call__(self, body: bytes, payload_id: str) -> dict[str, str]:
         """The three headers for this very body."""
         timestamp = str(int(time.time()))
-        prefix = f"{block_id}.{timestamp}.".encode()
+        prefix = f"{payload_id}.{timestamp}.".encode()
         signatures = []
         for key in self._keys:
             mac = key.copy()  # not of the key: of the state that it sets
@@ -47,7 +46,7 @@ class StandardWebhooksSigner:
             mac.update(body)
             signatures.append("v1," + base64.b64encode(mac.digest()).decode("ascii"))
         return {
-            "webhook-id": block_id,
+            "webhook-id": payload_id,
             "webhook-timestamp": timestamp,
             "webhook-signature": " ".join(signatures),
         }
@@ -76,7 +75,7 @@ def _keys(secrets: Iterable[Any]) -> Iterable[bytes]:
 
 
 def takes_id(signer: Callable[..., Any]) -> bool:
-    """Whether a signer wants to know the block's id besides the body."""
+    """Whether a signer wants to know the payload's id besides the body."""
     try:
         inspect.signature(signer).bind(b"", "")
     except (TypeError, ValueError):  # one parameter, or built in and without a signature

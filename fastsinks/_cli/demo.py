@@ -21,7 +21,7 @@ import msgspec
 from .._cli import demo_receiver
 from .._core.backend import Broadcaster
 from ..events import Event
-from .display import Display, bar, ledger
+from .display import Display, bar, summary
 from .route import Route, close_all
 
 TICK = 0.05  #: seconds between two looks
@@ -221,7 +221,7 @@ class Demo:
 
         rows = [route.look() for route in routes]
         close_all(routes, 0.1)
-        for line in ["", *ledger(rows), ""]:
+        for line in ["", *summary(rows), ""]:
             self._say(line)
         self._say("What the receivers really got, by their own journals:")
         holds = True
@@ -234,7 +234,7 @@ class Demo:
             )
             balanced = row.accepted == row.delivered == self._count and not row.dropped
             if not balanced:
-                self._say(f"  {process.plan.name:5} the ledger says otherwise")
+                self._say(f"  {process.plan.name:5} the summary says otherwise")
             holds = holds and finding.good and balanced
         if holds:
             self._say(

@@ -1,4 +1,4 @@
-"""What the command line draws: a block of lines that renews itself, and the ledger."""
+"""What the command line draws: a few lines that renew themselves, and the summary."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 COLUMNS = ("endpoint", "accepted", "delivered", "dropped", "retries", "requests", "events/s")
 
 
-def ledger(rows: Iterable[Row]) -> list[str]:
-    """The account of every endpoint, as the lines of a table; ``pending`` only if there is any."""
+def summary(rows: Iterable[Row]) -> list[str]:
+    """What became of each endpoint's events, as a table's lines; ``pending`` only if there is
+    any."""
     rows = list(rows)
     columns = list(COLUMNS)
     if any(row.pending for row in rows):

@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="give up on an endpoint when none of its events was delivered or dropped for so long; "
         "inf: never (default: %(default)g)",
     )
-    send.add_argument("--quiet", action="store_true", help="no progress and no ledger")
+    send.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
     demo = commands.add_parser(
         "demo",
@@ -156,10 +156,10 @@ def _positive(text: str) -> int:
 
 
 def _url(text: str) -> str:
-    from .._http.url import Address
+    from .._http.url import URL
 
     try:
-        Address.parse(text)
+        URL.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
@@ -186,7 +186,7 @@ def _open(parser: argparse.ArgumentParser, path: str) -> io.FileIO:
 
 def _send(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     # The imports are here so that --help and bad usage do not wait for them.
-    from .display import Display, ledger
+    from .display import Display, summary
     from .route import Route
     from .send import LAST_CHANCE, Sending
 
@@ -214,7 +214,7 @@ def _send(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     sending = Sending(source, file, routes, display, give_up_after=options.give_up_after)
     delivered = sending.run()
     if not options.quiet:
-        _print("\n".join(ledger(route.look() for route in routes)))
+        _print("\n".join(summary(route.look() for route in routes)))
     return DELIVERED if delivered else UNDELIVERED
 
 
@@ -235,9 +235,9 @@ def _print(text: str) -> None:
 
 def _name(url: str) -> str:
     """What an endpoint is called in messages: its URL, without credentials and query."""
-    from .._http.url import Address
+    from .._http.url import URL
 
-    return Address.parse(url).shown.partition("?")[0]
+    return URL.parse(url).shown.partition("?")[0]
 
 
 def _discard_stdout() -> None:

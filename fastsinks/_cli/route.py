@@ -1,4 +1,4 @@
-"""One destination of the command line's: its endpoint, and the account kept of it."""
+"""Route: one endpoint of the command line's, and what became of its events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..endpoint import Endpoint
 
 
 class Row(NamedTuple):
-    """A line of the ledger; counts are of events, but for ``requests``."""
+    """A line of the summary; counts are of events, but for ``requests``."""
 
     name: str
     accepted: int
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     rate: float  #: delivered events per second, until the last of them
 
 
-class Lost:
+class Dropped:
     """A dead letter that counts, and remembers only the first: memory stays bounded."""
 
     def __init__(self) -> None:
@@ -44,23 +44,23 @@ class Lost:
 
 
 class Route:
-    """An endpoint, and the tally of what became of its events."""
+    """An endpoint, and what became of its events."""
 
     def __init__(
         self, name: str, url: str, *, max_attempts: int | None = None, **options: Any
     ) -> None:
         self.name = name
-        self.lost = Lost()
+        self.dropped = Dropped()
         # A tool that somebody waits for retries soon; the library's default is more patient.
         strategy = ExponentialBackoff(0.1, 0.1, 2.0, max_attempts=max_attempts)
-        self.endpoint = Endpoint(name, url, strategy=strategy, dead_letter=self.lost, **options)
+        self.endpoint = Endpoint(name, url, strategy=strategy, dead_letter=self.dropped, **options)
         self._started = self._last_progress = time.monotonic()
         self._last_delivery = self._started
         self._finished = 0  # events delivered or dropped when last looked at
         self._delivered = 0
 
     def look(self) -> Row:
-        """The account as it stands; call it often enough for rates and stalls to be right."""
+        """How things stand; call it often enough for rates and stalls to be right."""
         now = time.monotonic()
         metrics = self.endpoint.metrics
         delivered = metrics.successes
@@ -86,7 +86,7 @@ class Route:
         return time.monotonic() - self._last_progress
 
     def close(self, timeout: float) -> None:
-        """Close the endpoint; what is left at the deadline is in ``lost``."""
+        """Close the endpoint; what is left at the deadline is in ``dropped``."""
         try:
             self.endpoint.close(timeout=timeout)
         except CloseTimeoutError:

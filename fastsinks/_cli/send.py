@@ -41,7 +41,7 @@ class Feeder(threading.Thread):
         self.error: str | None = None
         self.complete = False  # read to the end
         self.finished = threading.Event()
-        self.settled = threading.Event()  # all that was read has been handed over
+        self.handed_over = threading.Event()  # all that was read has been handed over
         self._bytes = 0
         self._latest: list[Any] = []  # the events handed over last
         self._file = file
@@ -61,7 +61,7 @@ class Feeder(threading.Thread):
             self.error = f"{self.source}: {type(error).__name__}: {error}"
         finally:
             self.finished.set()
-            self.settled.set()
+            self.handed_over.set()
 
     def stop(self) -> None:
         """Read no further; a write that waits for room ends when the endpoints are closed."""
@@ -80,9 +80,9 @@ class Feeder(threading.Thread):
     def _groups(self) -> Iterator[list[bytes | None]]:
         groups = split(self._file)
         while True:
-            self.settled.set()
+            self.handed_over.set()
             group = next(groups, None)
-            self.settled.clear()
+            self.handed_over.clear()
             if group is None:
                 return
             yield group
@@ -166,10 +166,12 @@ class Sending:
         except KeyboardInterrupt:
             interrupted = True
             feeder.stop()
-            feeder.settled.wait(TICK)  # so that all get what one got, unless there is no room
+            feeder.handed_over.wait(TICK)  # so that all get what one got, unless there is no room
         self._display.clear()
         close_all(self.routes, LAST_CHANCE)
-        feeder.settled.wait(LAST_CHANCE)  # at once: who waited for room knows that there is none
+        feeder.handed_over.wait(
+            LAST_CHANCE
+        )  # at once: a thread that waited for room knows that there is none
         if interrupted:
             self._say(f"interrupted at line {feeder.lines:,} of {feeder.source}")
         if feeder.error:
@@ -182,7 +184,7 @@ class Sending:
         return all(delivered) and feeder.complete and not feeder.malformed and not interrupted
 
     def _look(self) -> bool:
-        """Draw how things stand and give up on who is dead; whether anything is pending."""
+        """Draw how things stand, abandon dead endpoints; whether anything is pending."""
         rows = [route.look() for route in self.routes]
         for route, row in zip(self.routes, rows, strict=True):
             if row.pending and route.stalled > self._give_up_after:
@@ -219,7 +221,7 @@ class Sending:
         if not missing:
             return True
         text = f"not delivered to {route.name}: {missing:,} of {feeder.events:,} events"
-        first = route.lost.first if route.lost.count else feeder.first_beyond(row.accepted)
+        first = route.dropped.first if route.dropped.count else feeder.first_beyond(row.accepted)
         if first is not None:
             text += f", the first is {_name(first)}"
         if row.accepted < feeder.events:

@@ -11,15 +11,17 @@ into any sink, or never return.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
-from typing import Any
+from typing import Any, TypeVar
 
 from . import log
 from .arguments import FOREVER
 from .errors import DeliveryError
 from .log import Drops, describe_error
-from .thread_state import is_interrupt
+from .thread_state import is_interrupt, may_be_ctrl_c
+
+T = TypeVar("T")
 
 # ------------------------------------------------------------------------------ sinks
 
@@ -188,7 +190,9 @@ def encode(encoder: Any, events: Sequence[Any]) -> bytes:
         body = encoder.encode(events)
     except DeliveryError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if may_be_ctrl_c(error):
+            raise
         kinds = ", ".join(sorted({type(event).__name__ for event in events}))
         raise DeliveryError(
             f"{name} cannot encode {kinds}: {type(error).__name__}", permanent=True
@@ -198,11 +202,16 @@ def encode(encoder: Any, events: Sequence[Any]) -> bytes:
     return body
 
 
-def sign(signer: Any, *args: Any) -> Any:
-    """The headers that a signer adds. A signer knows a secret; its exceptions stay here."""
+def sign(signer: Any, check: Callable[[Any], T], *args: Any) -> T:
+    """The headers that a signer adds, as ``check`` makes them of what it returns.
+
+    Raises DeliveryError. A signer knows a secret; its exceptions stay here.
+    """
     try:
-        return signer(*args)
-    except Exception as error:
+        return check(signer(*args))
+    except BaseException as error:
+        if may_be_ctrl_c(error):
+            raise
         raise DeliveryError(f"the signer raised {type(error).__name__}") from None
 
 
@@ -210,5 +219,7 @@ def allow(allowed: Any, address: Any) -> bool:
     """Whether ``allow`` lets an address through. Raises DeliveryError if it cannot say."""
     try:
         return bool(allowed(address))
-    except Exception as error:
+    except BaseException as error:
+        if may_be_ctrl_c(error):
+            raise
         raise DeliveryError(f"allow raised {type(error).__name__}") from error

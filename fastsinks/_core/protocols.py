@@ -1,4 +1,4 @@
-"""What users hand in, by shape: for type checkers alone."""
+"""What users hand in to the core, by shape; ``fastsinks.typing`` is the door to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 
 class Destination(Protocol):
-    """What events can be written to."""
+    """The sink that another one writes to.
+
+    ``write`` raises if the event was not committed; SinkClosedError says that none ever will
+    be. A ``write_many(events)`` is used for blocks if there is one, and so is a ``timeout`` of
+    ``close``.
+    """
 
     def write(self, event: Any, /) -> object: ...
 
@@ -15,28 +20,41 @@ class Destination(Protocol):
 
 
 class HasMatch(Protocol):
+    """Decides which events a Filter lets through. What it raises goes to the writer."""
+
     def match(self, event: Any, /) -> object: ...
 
 
 Matcher: TypeAlias = HasMatch | Callable[[Any], object]
+"""A callable, or an object with ``match``; a true value lets the event through."""
 
 WhenFull: TypeAlias = Literal["block", "raise", "drop_newest", "drop_oldest"]
+"""What a queue does when it is full."""
 
 
 class QueueListener(Protocol):
+    """Is told of each event that enters and leaves a Queue. What it raises is logged."""
+
     def ingress(self, event: Any, /) -> object: ...
 
     def egress(self, event: Any, /) -> object: ...
 
 
 class RetryListener(Protocol):
+    """Is told of the events of a RetryingSink, before an attempt and before another one. What
+    it raises is logged."""
+
     def active(self, event: Any, /) -> object: ...
 
     def retry(self, event: Any, error: BaseException, /) -> object: ...
 
 
 class Strategy(Protocol):
-    """What RetryStrategy has; subclassing it is optional."""
+    """What RetryStrategy has: when to attempt, and when to give up.
+
+    ``proceed`` returns the seconds to wait before an attempt; a true value of ``failure``
+    drops the event.
+    """
 
     def proceed(self, event: Any, /) -> float: ...
 

@@ -22,14 +22,22 @@ class _Here(threading.local):
 here = _Here()
 
 
+def may_be_ctrl_c(raised: BaseException) -> bool:
+    """Whether user code raised what asks the program to stop: it does so on the main thread.
+
+    On a worker a KeyboardInterrupt or SystemExit is somebody's mistake, like any other.
+    """
+    return (
+        not isinstance(raised, Exception) and threading.current_thread() is threading.main_thread()
+    )
+
+
 def is_interrupt(raised: BaseException) -> bool:
     """Whether the caller has to raise what user code raised beside the point.
 
-    That is Ctrl-C, which asks the program to stop. It reaches the main thread alone; on a
-    worker a KeyboardInterrupt or SystemExit is somebody's mistake, to be swallowed like any
-    other. A thread that helps keeps it for the end of its run.
+    That is Ctrl-C. A thread that helps keeps it for the end of its run.
     """
-    if isinstance(raised, Exception) or threading.current_thread() is not threading.main_thread():
+    if not may_be_ctrl_c(raised):
         return False
     if here.interrupts is None:
         return True

@@ -1,4 +1,4 @@
-"""Several requests of an endpoint under way at a time: a block goes to whoever is free."""
+"""Several requests of an endpoint in flight at a time: a block goes to a lane that is free."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any, NamedTuple
 
-from .._core import arguments
+from .._core import arguments, callbacks
 from .._core.backend import Queue, RetryingSink, Sink
 from .._core.condition import Condition
 from .._core.errors import CloseTimeoutError, SinkClosedError
 from .._core.per_process import PerProcess
 from ..http import HTTPSink
-from .sizing import Blocks
+from .sizing import SizedSink
 
 GRACE = 0.02
 """Seconds for a lane to let go of its block once its request has been interrupted."""
@@ -31,14 +31,14 @@ class Totals(NamedTuple):
 class Lane:
     """A queue that holds one block at a time, retries it by itself, and says when it is done.
 
-    The queue's listener and dead letter. ``undelivered`` is what it lost to a close that was
+    The queue's listener and dead letter. ``undelivered`` is what it dropped by a close that was
     late, by whichever of several ways.
     """
 
     def __init__(
         self,
         lanes: Lanes,
-        blocks: Blocks,
+        sized: SizedSink,
         strategy: Any,
         *,
         batch_size: int,
@@ -49,8 +49,8 @@ class Lane:
         self._dead_letter = dead_letter
         self.expected = 0  # events of its block that are not finished; touched by its owner only
         self.undelivered: list[Any] = []
-        blocks.log_label = name
-        self.retrying = RetryingSink(blocks, strategy, dead_letter=dead_letter)
+        sized.log_label = name
+        self.retrying = RetryingSink(sized, strategy, dead_letter=dead_letter)
         self.queue = Queue(
             self.retrying, batch_size=batch_size, listeners=[self], dead_letter=self, name=name
         )
@@ -67,7 +67,7 @@ class Lane:
         if self._lanes.late:
             self.undelivered.append(event)
         if self._dead_letter is not None:
-            self._dead_letter.write(event)
+            callbacks.write(self._dead_letter, event)
 
     def close(self) -> None:
         """Nothing: the dead letter is not the queue's to close."""
@@ -80,7 +80,7 @@ class Turns:
         self.lock = threading.RLock()
         self.change = Condition(self.lock)
         self.idle = list(lanes)  # guarded by the lock
-        self.inherited = inherited  # events that were under way at the fork: the parent's
+        self.inherited = inherited  # events that were in flight at the fork: the parent's
 
 
 class Lanes(Sink):
@@ -103,11 +103,11 @@ class Lanes(Sink):
     ) -> None:
         super().__init__()
         self._http = http
-        self.late = False  # the deadline of a close has passed with events under way
+        self.late = False  # the deadline of a close has passed with events in flight
         self.lanes = tuple(
             Lane(
                 self,
-                Blocks(http, batch_size=batch_size, batch_bytes=batch_bytes, shared=True),
+                SizedSink(http, batch_size=batch_size, batch_bytes=batch_bytes, shared=True),
                 strategy,
                 batch_size=batch_size,
                 dead_letter=dead_letter,
@@ -161,10 +161,10 @@ class Lanes(Sink):
         retries = sum(lane.retrying.retries for lane in self.lanes)
         given_up = sum(lane.retrying.dropped for lane in self.lanes)
         stats = [lane.queue.stats() for lane in self.lanes]
-        lost = sum(each.dropped for each in stats)
+        dropped = sum(each.dropped for each in stats)
         return Totals(
-            finished=lost + sum(each.delivered for each in stats),
-            dropped=lost + given_up,
+            finished=dropped + sum(each.delivered for each in stats),
+            dropped=dropped + given_up,
             retries=retries,
         )
 
@@ -184,7 +184,7 @@ class Lanes(Sink):
         with turns.lock:
             turns.change.notify_all()
         self.late = not self.flush(timeout)
-        # Nothing is under way now, or else it ends: requests and back-offs.
+        # Nothing is in flight now, or else it ends: requests and back-offs.
         self._http.close(0.0 if self.late else timeout)
         for lane in self.lanes:
             lane.retrying.close(0.0 if self.late else timeout)

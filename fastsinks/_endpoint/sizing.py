@@ -1,4 +1,4 @@
-"""What stands between an endpoint's retries and its HTTPSink: requests of the right size."""
+"""SizedSink: what stands between an endpoint's retries and its HTTPSink."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from ..http import HTTPSink
 from .window import Window
 
 
-class Blocks(Sink):
-    """Says how much of a block to post at once: by what has gone well, and by bytes.
+class SizedSink(Sink):
+    """Chooses the size of each request: how many events of a block to post at once.
+
+    Named after what it does. It holds no blocks: it gets one, and ``fit`` says how large the
+    next piece of it may be, by what has gone well before and by the bytes of its body.
 
     For one writer at a time, as a RetryingSink is. ``close`` closes ``http`` unless it is
     ``shared`` with others.

@@ -1,15 +1,15 @@
-"""How many events of a block to send in one request."""
+"""Window: how many events the next piece of a block may have."""
 
 from __future__ import annotations
 
 FIRST = 8
-"""Events in the first block: few enough for a receiver that takes long over each."""
+"""Events in the first piece: few enough for a receiver that takes long over each."""
 
 
 class Window:
     """A limit that finds its place between 1 and ``most``, as TCP's congestion window does.
 
-    It doubles with each full block that succeeds, up to half of a size that has failed, and
+    It doubles with each full piece that succeeds, up to half of a size that has failed, and
     from there grows by one, so that a receiver which has its limits is asked for more than it
     can do once in a while and not every other time. A failure halves it. An event that fails by
     itself says that size is not what is the matter: all sizes are open again then.

@@ -1,10 +1,13 @@
-"""Which addresses are anybody's: for people who take URLs from their users."""
+"""Which IP addresses are public: for programs whose users choose the URLs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from .._core import callbacks
+from .._core.errors import DeliveryError
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 Allow: TypeAlias = Callable[[IPAddress], object]
@@ -60,14 +63,14 @@ _NOT_PUBLIC_4 = tuple(
 def is_public(address: IPAddress) -> bool:
     """Whether an address is reachable from anywhere: not one of a private, local or
     special-purpose network, nor carrying one that is (IPv4-mapped, NAT64, 6to4)."""
-    address = destination(address)
+    address = carried(address)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     return address.is_global and not any(address in network for network in _NOT_PUBLIC)
 
 
-def destination(address: IPAddress) -> IPAddress:
-    """Where packets to an address end up: the IPv4 address that it carries, or itself."""
+def carried(address: IPAddress) -> IPAddress:
+    """The IPv4 address that an IPv6 one carries, at which its packets end up; or itself."""
     if isinstance(address, IPv6Address):
         for network, shift in _CARRIERS:
             if address in network:
@@ -75,6 +78,18 @@ def destination(address: IPAddress) -> IPAddress:
     return address
 
 
-def allows(allow: Allow, host: str) -> bool:
-    """Ask ``allow`` about the host of a socket's address, which may have a scope."""
-    return bool(allow(destination(ip_address(host.partition("%")[0]))))
+def choose(allow: Allow, host: str, found: list[Any]) -> list[Any]:
+    """Those of getaddrinfo's answers that ``allow`` accepts.
+
+    Raises DeliveryError, a permanent one if there is none: asking again would not make
+    them other addresses.
+    """
+    chosen = [info for info in found if callbacks.allow(allow, _address(info[4][0]))]
+    if found and not chosen:
+        raise DeliveryError(f"{host} is at an address that is not allowed", permanent=True)
+    return chosen
+
+
+def _address(host: str) -> IPAddress:
+    """The address in the text that a socket's has, without its scope."""
+    return carried(ip_address(host.partition("%")[0]))

@@ -17,7 +17,9 @@ from typing import Any
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from .exchange import Exchange, Exchanges
+from .exchange import Exchange
+from .in_flight import InFlight
+from .resolver import Resolver
 
 RECORD = 16 * 1024
 """Bytes that TLS puts into one record."""
@@ -29,10 +31,10 @@ class Stream:
     Used by the thread whose exchange it serves; an idle one is only polled.
     """
 
-    def __init__(self, sock: socket.socket, exchanges: Exchanges, exchange: Exchange) -> None:
+    def __init__(self, sock: socket.socket, in_flight: InFlight, exchange: Exchange) -> None:
         self._sock = sock
         self._tls = isinstance(sock, ssl.SSLSocket)
-        self._exchanges = exchanges
+        self._in_flight = in_flight
         self.exchange = exchange
         self.used = False  # a request has been sent
 
@@ -66,24 +68,24 @@ class Stream:
                 views[0] = views[0][sent:]
 
     def makefile(self, mode: str = "rb", *args: Any, **options: Any) -> io.BufferedReader:
-        return io.BufferedReader(Reader(self, self._sock, self._exchanges))
+        return io.BufferedReader(Reader(self, self._sock, self._in_flight))
 
     def shutdown(self, how: int) -> None:
         self._sock.shutdown(how)
 
     def close(self) -> None:
         """Close the socket, or leave that to the last reader, as ``socket.close`` does."""
-        self._exchanges.release(self._sock, self._sock.close)
+        self._in_flight.release(self._sock, self._sock.close)
 
 
 class Reader(io.RawIOBase):
     """What http.client reads a response from."""
 
-    def __init__(self, stream: Stream, sock: socket.socket, exchanges: Exchanges) -> None:
+    def __init__(self, stream: Stream, sock: socket.socket, in_flight: InFlight) -> None:
         self._stream = stream
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)  # holds the socket open until closed
-        self._exchanges = exchanges
+        self._in_flight = in_flight
         self.ended = False  # the receiver will send no more
 
     def readable(self) -> bool:
@@ -109,7 +111,7 @@ class Reader(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             try:
-                self._exchanges.release(self._sock, self._raw.close)
+                self._in_flight.release(self._sock, self._raw.close)
             finally:
                 super().close()
 
@@ -137,27 +139,27 @@ class Response(http.client.HTTPResponse):
 
 
 class Connection(HTTPConnection):
-    """One of a sink's connections; knows the exchanges that it may serve."""
+    """One of a sink's connections; knows what is in flight, and so which exchange it serves."""
 
     response_class = Response
 
-    def __init__(self, *args: Any, exchanges: Exchanges, **options: Any) -> None:
+    def __init__(self, *args: Any, in_flight: InFlight, resolver: Resolver, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._exchanges = exchanges
+        self._in_flight = in_flight
+        self._resolver = resolver
         self._held: list[bytes] | None = None  # what a request is made of, until it is complete
 
     def _new_conn(self) -> socket.socket:
-        exchange = self._exchanges.current()
+        exchange = self._in_flight.current()
         try:
-            addresses = self._exchanges.resolve(self._dns_host, self.port)
+            addresses = self._resolver.resolve(self._dns_host, self.port, exchange)
         except TimeoutError as failure:
             raise ConnectTimeoutError(self, "timed out") from failure
-        addresses = self._exchanges.allowed(self._dns_host, addresses)
         error: Exception = OSError("the name has no address")
         for i, (family, kind, protocol, _, address) in enumerate(addresses):
             sock = socket.socket(family, kind, protocol)
             try:
-                self._exchanges.track(sock)
+                self._in_flight.track(sock)
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 # A share for each address, so that a dead one leaves time for the next.
@@ -167,9 +169,9 @@ class Connection(HTTPConnection):
                 sock.settimeout(exchange.remaining())
             except OSError as failure:
                 error = failure
-                self._exchanges.release(sock, sock.close)
+                self._in_flight.release(sock, sock.close)
             except BaseException:
-                self._exchanges.release(sock, sock.close)
+                self._in_flight.release(sock, sock.close)
                 raise
             else:
                 return sock
@@ -185,7 +187,7 @@ class Connection(HTTPConnection):
 
     def _enclose(self) -> None:
         sock: Any = self.sock
-        self.sock = Stream(sock, self._exchanges, self._exchanges.current())
+        self.sock = Stream(sock, self._in_flight, self._in_flight.current())
 
     def request(self, *args: Any, **options: Any) -> None:
         """Send head and body in one go: one system call and one packet instead of two."""
@@ -198,7 +200,7 @@ class Connection(HTTPConnection):
         if self.sock is None:
             self.connect()
         stream: Any = self.sock
-        exchange = self._exchanges.current()
+        exchange = self._in_flight.current()
         stream.exchange = exchange
         exchange.reused = stream.used
         stream.used = True
@@ -222,18 +224,18 @@ class TLSConnection(Connection, HTTPSConnection):
         sock = super()._new_conn()
         self._handshake = (sock,)
         self._handshake = (sock, sock.dup())
-        self._exchanges.track(self._handshake[1])
+        self._in_flight.track(self._handshake[1])
         return sock
 
     def connect(self) -> None:
         try:
             HTTPSConnection.connect(self)
             sock: Any = self.sock
-            self._exchanges.track(sock)
+            self._in_flight.track(sock)
             self._enclose()
         finally:
             for spare in self._handshake:
-                self._exchanges.release(spare, spare.close)
+                self._in_flight.release(spare, spare.close)
             self._handshake = ()
-        # Who hands over a context that verifies nothing needs no warning at each request.
+        # A user who hands over a context that verifies nothing needs no warning at each request.
         self.is_verified = True

@@ -7,16 +7,19 @@ import queue
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util import Retry
 
 from .addresses import Allow
+from .answer import Answer
 from .connection import Connection, TLSConnection
-from .exchange import Exchange, Exchanges
-from .url import Address, Origin
+from .exchange import Exchange
+from .in_flight import InFlight
+from .resolver import Resolver
+from .url import URL, Origin
 
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer's body that are read so that its connection can serve again."""
@@ -29,18 +32,12 @@ NO_RETRIES = Retry(False, redirect=False)
 """What urllib3 makes of ``retries=False``, made once: errors are raised as they are."""
 
 
-class Answer(NamedTuple):
-    status: int
-    location: str | None
-    retry_after: str | None
-
-
-class Kept:
+class IdleConnections:
     """The idle connections of a urllib3 pool, the one used last first.
 
-    For want of a lock, none stays behind locked: in a child, or where a signal struck who
-    took it (queue.LifoQueue's does). Operations of a deque are atomic. Two threads may
-    overfill it by a connection; it never waits, as exchanges wait for their turn.
+    For want of a lock, none stays behind locked: in a child, or where a signal struck the
+    thread that took it (queue.LifoQueue's does). Operations of a deque are atomic. Two threads
+    may overfill it by a connection; it never waits, as exchanges wait for a permit.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -66,12 +63,12 @@ class Kept:
 
 
 class _PlainPool(HTTPConnectionPool):
-    QueueCls: Any = Kept
+    QueueCls: Any = IdleConnections
     ConnectionCls = Connection
 
 
 class _TLSPool(HTTPSConnectionPool):
-    QueueCls: Any = Kept
+    QueueCls: Any = IdleConnections
     ConnectionCls = TLSConnection
 
 
@@ -82,21 +79,20 @@ class Transport:
         self,
         home: Origin,
         ssl_context: Callable[[], ssl.SSLContext],
-        limit: int = 1,
+        permits: int = 1,
         allow: Allow | None = None,
     ) -> None:
-        """``limit`` is the number of requests that may be under way at a time, each on a
+        """``permits`` is the number of exchanges that may be in flight at a time, each on a
         connection of its own."""
-        self.exchanges = Exchanges(limit, allow)
-        self._limit = limit
+        self.in_flight = InFlight(permits)
+        self._resolver = Resolver(allow)
+        self._permits = permits
         self._ssl_context = ssl_context
         self._home = home
         self._pools: dict[Origin, HTTPConnectionPool] = {}
         self._pool(home)
 
-    def post(
-        self, exchange: Exchange, address: Address, body: bytes, headers: Mapping[str, str]
-    ) -> Answer:
+    def post(self, exchange: Exchange, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Send one request and read its answer.
 
         A kept connection that the receiver was closing just then is replaced once:
@@ -105,7 +101,7 @@ class Transport:
         urllib3 and sockets raise.
         """
         try:
-            response = self._open(exchange, address, body, headers)
+            response = self._open(exchange, url, body, headers)
         except ProtocolError as error:
             if not (
                 exchange.reused
@@ -114,7 +110,7 @@ class Transport:
                 and isinstance(error.args[-1], http.client.RemoteDisconnected)
             ):
                 raise
-            response = self._open(exchange, address, body, headers)
+            response = self._open(exchange, url, body, headers)
         try:
             status, headers = response.status, response.headers
             if 200 <= status < 300:
@@ -124,13 +120,13 @@ class Transport:
             _finish(response, exchange)
 
     def _open(
-        self, exchange: Exchange, address: Address, body: bytes, headers: Mapping[str, str]
+        self, exchange: Exchange, url: URL, body: bytes, headers: Mapping[str, str]
     ) -> BaseHTTPResponse:
         exchange.restart()
-        self.exchanges.count()
-        return self._pool(address.origin).urlopen(
+        self.in_flight.count_request()
+        return self._pool(url.origin).urlopen(
             "POST",
-            address.path,
+            url.path,
             body,
             headers,
             retries=NO_RETRIES,
@@ -153,11 +149,12 @@ class Transport:
 
     def _new_pool(self, origin: Origin) -> HTTPConnectionPool:
         # The deadline is the exchange's: urllib3 gets no timeout. It is not to wait for
-        # a connection either (block=True), as exchanges wait for their turn.
+        # a connection either (block=True), as exchanges wait for a permit.
         options: dict[str, Any] = {
             "timeout": None,
-            "maxsize": self._limit,
-            "exchanges": self.exchanges,
+            "maxsize": self._permits,
+            "in_flight": self.in_flight,
+            "resolver": self._resolver,
         }
         if origin.scheme == "https":
             options["ssl_context"] = self._ssl_context()
@@ -165,15 +162,16 @@ class Transport:
         return _PlainPool(origin.host, origin.port, **options)
 
     def close(self, timeout: float) -> None:
-        """Interrupt what is in progress, wait until it has ended, close all connections."""
-        self.exchanges.interrupt()
-        self.exchanges.wait_idle(timeout)
+        """Interrupt what is in flight, wait until it has ended, close all connections."""
+        self.in_flight.interrupt()
+        self._resolver.close()
+        self.in_flight.wait_idle(timeout)
         for pool in self._pools.copy().values():
             pool.close()
 
     def disown(self) -> None:
         """Forget, in a forked child, what belongs to its parent."""
-        self.exchanges.disown()
+        self.in_flight.disown()
         for pool in self._pools.copy().values():
             connections: Any = pool.pool
             if connections is not None:

@@ -1,4 +1,4 @@
-"""Where a request goes: a URL taken apart once, and the form of it that may be shown."""
+"""URL: where a request goes, taken apart once, and the form of it that may be shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Origin(NamedTuple):
     port: int
 
 
-class Address(NamedTuple):
+class URL(NamedTuple):
     """A parsed http or https URL. ``shown`` is the URL without its credentials."""
 
     origin: Origin
@@ -31,7 +31,7 @@ class Address(NamedTuple):
     shown: str
 
     @classmethod
-    def parse(cls, url: str) -> Address:
+    def parse(cls, url: str) -> URL:
         """Raises TypeError or ValueError, neither of which quotes the URL's credentials."""
         if not isinstance(url, str):
             raise TypeError(f"a URL must be a string, not {type(url).__name__}")
@@ -55,13 +55,13 @@ class Address(NamedTuple):
             Url(scheme, None, parts.host, parts.port, parts.path, parts.query).url,
         )
 
-    def follow(self, location: str) -> Address:
-        """The address that a Location header means, seen from here. Raises ValueError."""
+    def follow(self, location: str) -> URL:
+        """The URL that a Location header means, seen from here. Raises ValueError."""
         if _UNPRINTABLE.search(location):  # urljoin would silently leave some of it out
             raise ValueError("a Location must not contain spaces or control characters")
         # http.client reads headers as latin-1; what is not ASCII in a URL is UTF-8.
         location = location.encode("latin-1", "replace").decode("utf-8", "replace")
-        return Address.parse(urljoin(self.shown, location))
+        return URL.parse(urljoin(self.shown, location))
 
 
 def _basic(auth: str) -> str:

@@ -14,8 +14,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric, make_wsgi_app
 from prometheus_client.exposition import choose_encoder
 
 from . import _multiprocess
+from ._accounts import accounts
 from ._exposition import exposition
-from ._ledger import ledger
 from ._page import PAGE_HEADERS, page
 from ._prometheus import Collector, is_registered, omitted
 from ._status import status
@@ -136,7 +136,7 @@ def _all_metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
     with omitted():
         body = encoder(REGISTRY)
     openmetrics = body.endswith(_END)
-    ours = exposition(ledger.accounts(), openmetrics=openmetrics).encode()
+    ours = exposition(accounts.by_name(), openmetrics=openmetrics).encode()
     body = body.removesuffix(_END) + ours + _END if openmetrics else body + ours
     return [("Content-Type", content_type)], body
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from .._core.stats import LATENCY_BOUNDS
-from ._ledger import Account
+from ._accounts import Account
 
 Row: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], float]
 """One sample: its name, the names and the values of its labels, and the number."""

@@ -18,13 +18,12 @@ from typing import Any
 from prometheus_client import Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from .. import endpoint as _endpoint
 from .._core import log
 from .._core.atexit import at_exit
 from .._core.log import describe_error
-from ..endpoint import Endpoint, open_endpoints
+from ..endpoint import Endpoint, open_endpoints, registry
+from ._accounts import accounts
 from ._families import FAMILIES, Family, Row
-from ._ledger import ledger
 from ._pipe import Pipe, ask_others, find_dead
 
 INTERVAL = 0.5
@@ -36,7 +35,7 @@ SHARE = 0.05
 PATIENCE = 0.25
 """Seconds that a scrape waits for other processes' fresh numbers; then the last ones must do."""
 
-BURIAL = 5.0
+ROLL_CALL = 5.0
 """Seconds between two looks for processes that have died, if there is no scrape to see it."""
 
 Key = tuple[str, tuple[str, ...]]
@@ -92,7 +91,7 @@ class Publisher:
                 return
             self._publishing = True
             try:
-                for account in ledger.accounts():
+                for account in accounts.by_name():
                     for family in FAMILIES:
                         for row in (family.shares or family.rows)(account):
                             self._write(family, row)
@@ -104,7 +103,7 @@ class Publisher:
         self.start()
         self.publish()
         folder = _folder()
-        self._bury(folder, ask_others(folder, PATIENCE))
+        self._mark_dead(folder, ask_others(folder, PATIENCE))
 
     def _write(self, family: Family, row: Row) -> None:
         name, labels, values_of_labels, number = row
@@ -133,7 +132,7 @@ class Publisher:
             value.inc(number - (last or 0))
         self._published[key] = number
 
-    def _bury(self, folder: str, pids: list[int]) -> None:
+    def _mark_dead(self, folder: str, pids: list[int]) -> None:
         for pid in pids:
             mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
@@ -155,14 +154,14 @@ class Publisher:
     def _run(self) -> None:
         pause = INTERVAL
         troubled = False
-        burial = monotonic() + BURIAL
+        roll_call = monotonic() + ROLL_CALL
         while True:
             try:
                 took = self._serve(pause)
                 pause = max(INTERVAL, took / SHARE)
-                if monotonic() > burial:
-                    self._bury(_folder(), find_dead(_folder()))
-                    burial = monotonic() + BURIAL
+                if monotonic() > roll_call:
+                    self._mark_dead(_folder(), find_dead(_folder()))
+                    roll_call = monotonic() + ROLL_CALL
                 troubled = False
             except Exception as error:
                 # The directory is gone, or full. Say so once, and try again: it may come back.
@@ -203,7 +202,7 @@ class Publisher:
         self._reset()
         self._baseline = {
             (name, values_of_labels): number
-            for account in ledger.accounts()
+            for account in accounts.by_name()
             for family in FAMILIES
             if family.kind != "gauge"
             for name, _, values_of_labels, number in (family.shares or family.rows)(account)
@@ -214,7 +213,7 @@ class Publisher:
     def at_exit(self) -> None:
         """Publish for the last time, after the endpoints have been closed."""
         self._exiting = True
-        _endpoint._close_all()  # if its own hook, which does the same, is yet to come
+        registry.close_all()  # if its own hook, which does the same, is yet to come
         self.publish()
 
 
@@ -225,7 +224,7 @@ def _folder() -> str:
 publisher = Publisher()
 
 if enabled():
-    _endpoint.when_opened = publisher.start
+    registry.when_opened = publisher.start
     os.register_at_fork(
         before=publisher.before_fork,
         after_in_parent=publisher.after_fork_in_parent,

@@ -13,8 +13,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
 from . import _multiprocess
+from ._accounts import accounts
 from ._families import FAMILIES
-from ._ledger import ledger
 
 
 class Collector:
@@ -37,12 +37,12 @@ class Collector:
             if not self._has_company():
                 yield from _of_all_processes()
             return
-        accounts = ledger.accounts()
+        found = accounts.by_name()
         for family in FAMILIES:
             metric = Metric(family.name, family.help, family.kind)
             metric.samples = [
                 Sample(name, dict(zip(labels, values, strict=True)), number)
-                for account in accounts
+                for account in found
                 for name, labels, values, number in family.rows(account)
             ]
             yield metric
@@ -105,7 +105,7 @@ def unregister(registry: CollectorRegistry | None = None) -> None:
         if collector is not None:
             registry.unregister(collector)
             if not _collectors:
-                ledger.forget()
+                accounts.forget()
 
 
 def is_registered(registry: CollectorRegistry) -> bool:

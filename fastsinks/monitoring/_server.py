@@ -24,7 +24,7 @@ GRACE = 1.0
 _LONGEST_LINE = 65536
 
 
-class _Exchange(ServerHandler):
+class _Answer(ServerHandler):
     server_software = "fastsinks"
     request_handler: WSGIRequestHandler
 
@@ -41,15 +41,15 @@ class _Handler(WSGIRequestHandler):
             self.requestline = self.request_version = self.command = ""
             self.send_error(414)
         elif self.parse_request():
-            exchange = _Exchange(
+            answer = _Answer(
                 self.rfile,
                 self.wfile,  # type: ignore[arg-type]
                 self.get_stderr(),
                 self.get_environ(),
                 multithread=True,
             )
-            exchange.request_handler = self
-            exchange.run(wsgi_app)
+            answer.request_handler = self
+            answer.run(wsgi_app)
 
     def log_message(self, format: str, *args: Any) -> None:
         """A scrape is no news."""

@@ -7,7 +7,7 @@ from time import monotonic, time
 from typing import Any
 
 from ..endpoint import Endpoint, EndpointMetrics, open_endpoints
-from ._ledger import Closed, ledger
+from ._accounts import Closed, accounts
 
 STUCK = 30.0
 """Seconds of failing with events pending after which an endpoint does not merely back off."""
@@ -23,32 +23,32 @@ def status() -> dict[str, Any]:
     endpoints = [_open(endpoint) for endpoint in opened]
     endpoints += [
         _closed(closed)
-        for closed in ledger.latest_closed(CLOSED_SHOWN)
-        if closed.endpoint not in names
+        for closed in accounts.latest_closed(CLOSED_SHOWN)
+        if closed.name not in names
     ]
     return {"now": time(), "process": os.getpid(), "endpoints": endpoints}
 
 
 def _open(endpoint: Endpoint) -> dict[str, Any]:
-    metrics, attempts = endpoint.metrics, endpoint.attempts
+    metrics, outcomes = endpoint.metrics, endpoint.outcomes
     return {
         "name": endpoint.name,
         "url": endpoint.url,
-        "state": state(metrics.pending, attempts.failing_since),
+        "state": state(metrics.pending, outcomes.failing_since),
         **_numbers(metrics),
         "oldest": endpoint.oldest,
         "in_flight": endpoint.in_flight,
         "breaker_open": endpoint.breaker_open,
-        "failures_in_a_row": attempts.consecutive_failures,
-        "last_error": attempts.last_error,
-        "last_error_at": attempts.last_error_at,
+        "failures_in_a_row": outcomes.consecutive_failures,
+        "last_error": outcomes.last_error,
+        "last_error_at": outcomes.last_error_at,
         "closed_at": None,
     }
 
 
 def _closed(closed: Closed) -> dict[str, Any]:
     return {
-        "name": closed.endpoint,
+        "name": closed.name,
         "url": closed.url,
         "state": "closed",
         **_numbers(closed.metrics),

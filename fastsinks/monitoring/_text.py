@@ -1,9 +1,9 @@
-"""Text from users, made fit to be sent."""
+"""Text from users, made fit to be encoded."""
 
 from __future__ import annotations
 
 
-def printable(text: str) -> str:
+def encodable(text: str) -> str:
     r"""``text`` as characters that every UTF-8 reader takes: lone surrogates and NUL, which
     cut lines short or are refused, become escapes such as ``\udc80``. Different texts stay
     different, except where one contains such an escape already.

@@ -35,7 +35,7 @@ from support.receiver import Receiver, answer, hang_up, stall
 
 import fastsinks
 from fastsinks._cli import ndjson, route, send
-from fastsinks._cli.display import Display, bar, ledger, printable
+from fastsinks._cli.display import Display, bar, printable, summary
 from fastsinks._cli.ndjson import parse, split
 from fastsinks._cli.route import Route, Row
 from fastsinks._cli.send import Feeder, Sending
@@ -88,7 +88,7 @@ def ids(receiver: Receiver) -> list[str]:
 
 
 def account(output: str, receiver: Receiver | str) -> dict[str, int]:
-    """The ledger's line of one endpoint, by column."""
+    """The summary's line of one endpoint, by column."""
     columns, *lines = [line.split() for line in output.splitlines()]
     url = receiver if isinstance(receiver, str) else receiver.url()
     (cells,) = [line for line in lines if line[0] == url]
@@ -622,14 +622,14 @@ def test_bar() -> None:
     assert bar(0, 0, 2) == "[..]"
 
 
-def test_ledger() -> None:
+def test_summary() -> None:
     finished = Row("http://a/", 1_200, 1_200, 0, 0, 3, 14, 2345.6)
     waiting = Row("b", 1, 0, 0, 1, 0, 0, 0.0)
-    assert ledger([finished]) == [
+    assert summary([finished]) == [
         "endpoint   accepted  delivered  dropped  retries  requests  events/s",
         "http://a/     1,200      1,200        0        3        14     2,346",
     ]
-    assert ledger([waiting]) == [
+    assert summary([waiting]) == [
         "endpoint  accepted  delivered  dropped  pending  retries  requests  events/s",
         "b                1          0        0        1        0         0         0",
     ]

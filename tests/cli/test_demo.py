@@ -107,7 +107,7 @@ def test_what_is_not_delivered_in_time_fails(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_a_receiver_lost_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answered, so the ledger is content; its journal is not."""
+    """It answered, so the summary is content; its journal is not."""
 
     def lossy(journal: Path, sent: Sequence[str]) -> Finding:
         lines = journal.read_text().splitlines(keepends=True)

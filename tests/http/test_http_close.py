@@ -128,7 +128,7 @@ def test_close_on_several_threads() -> None:
         closers = [Task(sink.close) for _ in range(4)]
         for closer in closers:
             closer.result()
-            assert not sink._transport().exchanges._running
+            assert not sink._transport().in_flight._exchanges
         with pytest.raises(SinkClosedError):
             task.result()
 
@@ -219,7 +219,7 @@ def test_failures_leave_no_sockets_behind() -> None:
             with pytest.raises(DeliveryError):
                 sink.write("event")
         receiver.wait_no_connection()
-        assert not set(sink._transport().exchanges._sockets)
+        assert not set(sink._transport().in_flight._sockets)
 
 
 FORK = """

@@ -209,7 +209,7 @@ class TestClosed:
         assert exported(latest(registry), "e") == endpoint.metrics
         # Long after that, when the endpoint itself is gone:
         later = time.monotonic() + LONG
-        monkeypatch.setattr("fastsinks.monitoring._ledger.monotonic", lambda: later)
+        monkeypatch.setattr("fastsinks.monitoring._accounts.monotonic", lambda: later)
         metrics, gone = endpoint.metrics, weakref.ref(endpoint)
         del endpoint
         assert exported(latest(registry), "e") == metrics
@@ -249,7 +249,7 @@ class TestClosed:
         receiver: Receiver,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("fastsinks.monitoring._ledger.SETTLED", 0.0)
+        monkeypatch.setattr("fastsinks.monitoring._accounts.FINAL_AFTER", 0.0)
         over = threading.Event()
 
         def come_and_go() -> int:

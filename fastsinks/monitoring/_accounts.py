@@ -1,4 +1,4 @@
-"""Which endpoints there are, and what those had counted that are closed by now."""
+"""Accounts: the counts of all endpoints by name, those that are closed by now included."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from time import monotonic, time
 from weakref import WeakSet
 
-from .. import endpoint as _endpoint
 from .._core.stats import LATENCY_BOUNDS
-from ..endpoint import Endpoint, open_endpoints
-from ._text import printable
+from ..endpoint import Endpoint, open_endpoints, registry
+from ._text import encodable
 
-SETTLED = 5.0
+FINAL_AFTER = 5.0
 """Seconds after which a closed endpoint's counts are final: a worker that was interrupted in the
 middle of a request may count that only after ``close`` has returned."""
 
@@ -72,15 +71,15 @@ class Closed:
     """The last that was seen of a closed endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint.name
+        self.name = endpoint.name
         self.url = endpoint.url
         self.metrics = endpoint.metrics
-        self.last_error = endpoint.attempts.last_error
-        self.last_error_at = endpoint.attempts.last_error_at
+        self.last_error = endpoint.outcomes.last_error
+        self.last_error_at = endpoint.outcomes.last_error_at
         self.at = time()
 
 
-class Ledger:
+class Accounts:
     """Reads the open endpoints and remembers the closed ones. One per process.
 
     What is remembered grows with the number of different names, not of endpoints. The
@@ -104,31 +103,30 @@ class Ledger:
             if endpoint in self._known:
                 return
             self._known.add(endpoint)
-            self._closing[id(endpoint)] = (endpoint, monotonic() + SETTLED)
-            self._closed.pop(last.endpoint, None)  # so that the latest is the last
-            self._closed[last.endpoint] = last
-        self._settle()
+            self._closing[id(endpoint)] = (endpoint, monotonic() + FINAL_AFTER)
+            self._closed.pop(last.name, None)  # so that the latest is the last
+            self._closed[last.name] = last
+        self._finish()
 
-    def accounts(self) -> list[Account]:
+    def by_name(self) -> list[Account]:
         """What to export: an account for each name."""
-        accounts: dict[str, Account] = {}
+        found: dict[str, Account] = {}
 
         def account(name: str) -> Account:
-            found = accounts.get(name)
-            if found is None:
-                found = accounts[name] = Account(name)
-            return found
+            if name not in found:
+                found[name] = Account(name)
+            return found[name]
 
         opened = open_endpoints()
-        self._settle()
+        self._finish()
         with self._lock:
             for total in self._totals.values():
                 account(total.name).merge(total)
             endpoints = [endpoint for endpoint, _ in self._closing.values()]
             endpoints += [endpoint for endpoint in opened if endpoint not in self._known]
         for endpoint in endpoints:
-            account(printable(endpoint.name)).add(endpoint)
-        return list(accounts.values())
+            account(encodable(endpoint.name)).add(endpoint)
+        return list(found.values())
 
     def latest_closed(self, limit: int) -> list[Closed]:
         """The endpoints that were closed last, one of each name, in that order."""
@@ -142,13 +140,13 @@ class Ledger:
             self._totals.clear()
             self._closed.clear()
 
-    def _settle(self) -> None:
+    def _finish(self) -> None:
         """Let go of endpoints that have been closed for a while; keep their numbers."""
         now = monotonic()
         for key, (endpoint, when) in self._closing.copy().items():
             if when > now:
                 break
-            final = Account(printable(endpoint.name))
+            final = Account(encodable(endpoint.name))
             final.add(endpoint)
             with self._lock:
                 if self._closing.pop(key, None) is not None:
@@ -159,6 +157,6 @@ class Ledger:
         self._lock = threading.RLock()
 
 
-ledger = Ledger()
-_endpoint.when_closed = ledger.closed
-os.register_at_fork(after_in_child=ledger.after_fork)
+accounts = Accounts()
+registry.when_closed = accounts.closed
+os.register_at_fork(after_in_child=accounts.after_fork)

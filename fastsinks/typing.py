@@ -1,0 +1,76 @@
+"""What users hand in, by shape: for type checkers, and for readers who write one.
+
+None of these needs to be inherited: an object that has the methods will do. An object of the
+user's may be called by any thread, and what it raises harms neither an event that has its
+outcome nor other objects; each class here says what becomes of it. None is called under
+a lock: all of them may call back into any sink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from ._core.protocols import (
+    Destination,
+    HasMatch,
+    Matcher,
+    QueueListener,
+    RetryListener,
+    Strategy,
+    WhenFull,
+)
+from ._http.addresses import Allow, IPAddress
+
+__all__ = [
+    "Allow",
+    "Destination",
+    "Encoder",
+    "HTTPListener",
+    "HasMatch",
+    "IPAddress",
+    "Matcher",
+    "QueueListener",
+    "RetryListener",
+    "SignedHeaders",
+    "Signer",
+    "Strategy",
+    "WhenFull",
+]
+
+
+class Encoder(Protocol):
+    """Makes the body of one request out of events; what HTTPSink asks of it.
+
+    ``encode`` may be called by several threads at once. It gets the events of one
+    request in their order, never none, and must not change them. Whatever it
+    raises means that the block as it is can never be sent. ``takes_blocks = False``
+    beside these two asks for one event a request.
+    """
+
+    @property
+    def media_type(self) -> str: ...
+
+    def encode(self, events: Sequence[Any]) -> bytes: ...
+
+
+class HTTPListener(Protocol):
+    """Is told of each event of each request of an HTTPSink, on the thread that writes.
+
+    ``success`` and ``failure`` get the status of the answer, ``error`` the exception where
+    there was none. What they raise is logged.
+    """
+
+    def success(self, status: int, event: Any, /) -> object: ...
+
+    def failure(self, status: int, event: Any, /) -> object: ...
+
+    def error(self, error: Exception, event: Any, /) -> object: ...
+
+
+SignedHeaders: TypeAlias = Mapping[str, str | Sequence[str]]
+"""Headers that a signer adds to a request: a string or several for each name."""
+
+Signer: TypeAlias = Callable[[bytes], SignedHeaders] | Callable[[bytes, str], SignedHeaders]
+"""Signs each body before it is sent, with the payload's id if it takes two arguments. Whatever
+it raises makes the attempt fail; the text of it goes nowhere, as a signer knows a secret."""
