@@ -22,6 +22,31 @@ def what_was_left_at_exit_is_told() -> None:
     endpoint.write_many(range(10))
 
 
+def a_handler_raises_at_exit() -> None:
+    """Three endpoints before a receiver that is away; the log cannot be written."""
+
+    class Raises(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("disk full")
+
+    class Dead:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def write(self, event: object) -> None:
+            print(self.name, event, flush=True)
+
+        def close(self) -> None:
+            pass
+
+    logger = logging.getLogger("fastsinks")
+    logger.addHandler(Raises())
+    logger.propagate = False
+    for name in "abc":
+        endpoint = Endpoint(name, "http://127.0.0.1:9/", close_timeout=0.2, dead_letter=Dead(name))
+        endpoint.write(name)
+
+
 def nothing_is_printed_where_logging_is_not_configured() -> None:
     class Bad:
         def write(self, event):
