@@ -14,6 +14,7 @@ from support.receiver import (
 )
 
 from fastsinks import Endpoint, HTTPSink
+from fastsinks.endpoint import registry
 
 
 class Takes:
@@ -49,6 +50,11 @@ class TestHTTPSinkContract(HTTPContract):
 
 class TestEndpointContract(HTTPContract):
     options: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture(autouse=True)
+    def unwatched(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Monitoring, if a test has loaded it, keeps a closed endpoint until the next scrape."""
+        monkeypatch.setattr(registry, "when_closed", None)
 
     def make(self) -> Endpoint:
         options = {"timeout": DEADLINE, "close_timeout": DEADLINE, **self.options}
