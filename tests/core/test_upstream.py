@@ -26,7 +26,7 @@ from support import (
     check_program,
     eventually,
     ledger,
-    python_command,
+    program_command,
     python_environment,
     together,
 )
@@ -351,28 +351,8 @@ class TestBackoff:
     @pytest.mark.parametrize("step", [-(10**6), 10**6])
     def test_a_clock_that_is_set_stalls_nothing(self, clock, step):
         """distribution notifications/sinks.go: the breaker reads the wall clock."""
-        code = f"""
-            import ctypes, time
-            from fastsinks import Breaker, ExponentialBackoff
-
-            breaker = Breaker(1, 100.0, max_elapsed=1000.0)
-            short = Breaker(1, 0.1)
-            bounded = ExponentialBackoff(0, 0, max_elapsed=0.1)
-            for strategy in (breaker, short, bounded):
-                assert not strategy.failure("event", OSError())
-            before = time.time()
-            ctypes.CDLL(None).step_the_wall_clock({step})
-            assert abs(time.time() - before - {step}) < 100
-            assert 50 < breaker.proceed("event") <= 100
-            assert not breaker.failure("event", OSError())
-            deadline = time.monotonic() + 10
-            while short.proceed("event") > 0:
-                assert time.monotonic() < deadline
-            while not bounded.failure("event", OSError()):
-                assert time.monotonic() < deadline
-        """
         done = subprocess.run(
-            python_command(code),
+            program_command("wall_clock", step),
             env={**python_environment(), "LD_PRELOAD": clock},
             capture_output=True,
             text=True,

@@ -14,8 +14,8 @@ from support import (
     Recorder,
     Task,
     Waits,
+    check_program,
     eventually,
-    run_clean,
 )
 from support.receiver import (
     Receiver,
@@ -157,16 +157,9 @@ class TestListing:
 
 class TestExit:
     def test_what_is_pending_is_delivered(self, receiver: Receiver) -> None:
-        code = f"""
-        import fastsinks
-        from fastsinks.endpoint import Endpoint
-
-        first = Endpoint("first", {receiver.url("/first")!r}, linger=3600)
-        for i in range(500):
-            first.write(i)
-        Endpoint("second", {receiver.url("/second")!r}, ignore_actions=["pull"]).write("kept")
-        """
-        run_clean(code)
+        check_program(
+            "endpoint_ends", "what_is_pending", receiver.url("/first"), receiver.url("/second")
+        )
         for path, events in (("/first", list(range(500))), ("/second", ["kept"])):
             assert [
                 event for r in receiver.requests if r.path == path for event in r.events
@@ -174,32 +167,13 @@ class TestExit:
 
     def test_the_first_request_may_come_then(self, receiver: Receiver) -> None:
         """The name is looked up although no thread can be started any more."""
-        code = f"""
-        import fastsinks
-        from fastsinks.endpoint import Endpoint
-
-        Endpoint("e", "http://localhost:{receiver.port}/", linger=3600).write("event")
-        """
-        run_clean(code)
+        check_program("endpoint_ends", "the_first_request", f"http://localhost:{receiver.port}/")
         assert receiver.events == ["event"]
 
     def test_all_endpoints_have_their_time_at_the_same_time(self) -> None:
         """And what is left is reported."""
-        code = """
-        import atexit, logging, sys, time
-        logging.basicConfig(stream=sys.stdout, format="%(name)s %(message)s", level=logging.ERROR)
-        started = []
-        atexit.register(lambda: print("took", time.monotonic() - started[0]))
-        import fastsinks
-        from fastsinks.endpoint import Endpoint
-
-        for i in range(8):
-            endpoint = Endpoint(f"stuck {{i}}", {url!r}, timeout=60, close_timeout=0.5 + i / 100)
-            endpoint.write_many(["s3cret"] * 3)
-        started.append(time.monotonic())
-        """
         with Receiver(default=stall()) as receiver:
-            output = run_clean(code.format(url=receiver.url()))
+            output = check_program("endpoint_exit", receiver.url())
         *lines, took = output.splitlines()
         assert sorted(line for line in lines if "process ended" in line) == [
             f"fastsinks endpoint 'stuck {i}': 3 events were not delivered before the process ended"
@@ -209,57 +183,19 @@ class TestExit:
         assert 0.5 < float(took.split()[1]) < 2.5
 
     def test_nobody_lingers_while_another_is_waited_for(self, receiver: Receiver) -> None:
-        code = """
-        import fastsinks
-        from fastsinks.endpoint import Endpoint
-
-        Endpoint("stuck", {stuck!r}, timeout=60, close_timeout=0.5).write("lost")
-        Endpoint("lingering", {good!r}, linger=3600, close_timeout=0.5).write("kept")
-        """
         with Receiver(default=stall()) as stuck:
-            run_clean(code.format(stuck=stuck.url(), good=receiver.url()))
+            check_program("endpoint_ends", "nobody_lingers", stuck.url(), receiver.url())
         assert receiver.events == ["kept"]
 
     def test_closed_endpoints_cost_nothing_then(self) -> None:
-        code = """
-        import fastsinks
-        from fastsinks.endpoint import Endpoint, open_endpoints
-
-        with Endpoint("e", "http://127.0.0.1:1/"):
-            pass
-        assert open_endpoints() == ()
-        """
-        run_clean(code)
+        check_program("endpoint_ends", "closed_ones")
 
 
 class TestFork:
     def test_the_child_delivers_its_own_events_alone(self) -> None:
-        code = """
-        import os, signal, sys, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forking with threads
-        signal.alarm(15)
-        import fastsinks
-        from fastsinks.endpoint import Endpoint, open_endpoints
-
-        endpoint = Endpoint("e", {url!r}, timeout=10)
-        endpoint.write("parent 1")
-        assert endpoint.flush(10)
-        endpoint.write_many(["parent 2"] * 50)
-        child = os.fork()
-        if not child:
-            assert open_endpoints() == (endpoint,)
-            endpoint.write("child")
-            if {close}:
-                endpoint.close()
-            sys.exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        endpoint.write("parent 3")
-        endpoint.close()
-        print("done")
-        """
         for close in (False, True):
             with Receiver() as receiver:
-                assert run_clean(code.format(url=receiver.url(), close=close)) == "done\n"
+                assert check_program("endpoint_ends", "a_child", receiver.url(), close) == "done\n"
                 got = receiver.events
             assert got.count("child") == 1
             assert [event for event in got if event != "child"] == [

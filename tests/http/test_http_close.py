@@ -12,7 +12,7 @@ import weakref
 from typing import Any
 
 import pytest
-from support import BAD_SECONDS, DEADLINE, LONG, Task, interrupt, parked, run_clean
+from support import BAD_SECONDS, DEADLINE, LONG, Task, check_program, interrupt, parked
 from support.receiver import Receiver, answer, drip, head, raw, stall
 
 from fastsinks import DeliveryError, SinkClosedError
@@ -222,91 +222,30 @@ def test_failures_leave_no_sockets_behind() -> None:
         assert not set(sink._transport().in_flight._sockets)
 
 
-FORK = """
-    import os, signal, sys, warnings
-    warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forking with threads
-    signal.alarm(15)
-    import fastsinks
-    from fastsinks.http import HTTPSink
-
-    sink = HTTPSink({url!r}, timeout=10)
-    sink.write("parent 1")
-    child = os.fork()
-    if not child:
-        sink.write("child 1")
-        sink.write("child 2")
-        if {close}:
-            sink.close()
-        sys.exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    sink.write("parent 2")
-    sink.close()
-    print("done")
-"""
-
-
 @pytest.mark.parametrize("close", [False, True])
 def test_a_fork_has_connections_of_its_own(close: bool) -> None:
     """Neither using nor closing the sink there disturbs the parent's connection."""
     with Receiver() as receiver:
-        assert run_clean(FORK.format(url=receiver.url(), close=close)) == "done\n"
+        assert (
+            check_program("http_forks", "connections_of_its_own", receiver.url(), close) == "done\n"
+        )
         seen = [(request.connection, request.events[0]) for request in receiver.requests]
         assert seen == [(1, "parent 1"), (2, "child 1"), (2, "child 2"), (1, "parent 2")]
 
 
 def test_a_fork_while_another_thread_is_posting() -> None:
     """Locks that the other thread held are not waited for in the child."""
-    code = """
-    import os, signal, sys, threading, warnings
-    warnings.simplefilter("ignore", DeprecationWarning)
-    signal.alarm(15)
-    import fastsinks
-    from fastsinks.http import HTTPSink
-
-    sink = HTTPSink({url!r}, timeout=10)
-    over = threading.Event()
-    def post():
-        while not over.is_set():
-            sink.write("parent")
-    thread = threading.Thread(target=post)
-    thread.start()
-    for i in range(20):
-        child = os.fork()
-        if not child:
-            signal.alarm(10)
-            sink.write("child")
-            sink.close()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-    over.set()
-    thread.join()
-    sink.close()
-    print("done")
-    """
     with Receiver() as receiver:
-        assert run_clean(code.format(url=receiver.url())) == "done\n"
+        assert (
+            check_program("http_forks", "while_another_thread_is_posting", receiver.url())
+            == "done\n"
+        )
         events = [request.events[0] for request in receiver.requests]
         assert events.count("child") == 20
         assert len({r.connection for r in receiver.requests if r.events == ["parent"]}) == 1
 
 
 def test_closed_stays_closed_in_a_fork() -> None:
-    code = """
-    import os
-    import fastsinks
-    from fastsinks.http import HTTPSink
-
-    sink = HTTPSink({url!r})
-    sink.close()
-    child = os.fork()
-    if not child:
-        try:
-            sink.write("event")
-        except fastsinks.SinkClosedError:
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    """
     with Receiver() as receiver:
-        run_clean(code.format(url=receiver.url()))
+        check_program("http_forks", "closed_stays_closed", receiver.url())
         assert receiver.requests == []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from support import DEADLINE, Task, check_program, run_clean, together
+from support import DEADLINE, Task, check_program, probe, together
 from support.monitored import (
     NOWHERE,
     ask,
@@ -327,7 +327,7 @@ class TestProcess:
         assert out == "free\n"
 
     def test_importing_fastsinks_alone_does_not_bring_the_server(self) -> None:
-        out = run_clean("import fastsinks, sys; print('wsgiref.simple_server' in sys.modules)")
+        out = probe("import fastsinks, sys; print('wsgiref.simple_server' in sys.modules)")
         assert out == "False\n"
 
 

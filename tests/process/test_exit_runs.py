@@ -13,74 +13,17 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support import python_environment
+from support import program_command, python_environment
 from support.receiver import Behaviour, Connection, Receiver, Request, head
 
 AT_A_TIME = 4
 BATCH = 20  # events in a request, at most
-
-PROGRAM = """
-    import faulthandler, itertools, json, logging, os, signal, sys, threading, time
-    from fastsinks import *
-
-    faulthandler.dump_traceback_later(30, exit=True)  # what it hangs in
-    options = json.loads(sys.argv[1])
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-
-    class Out(Sink):
-        def write(self, event):
-            time.sleep(options["pause"])
-            os.write(1, f"out {event}\\n".encode())
-
-    queue = Queue(Out(), name="out")
-    endpoint = Endpoint(
-        "hook", options["url"], timeout=60, threshold=1, backoff=options["backoff"],
-        linger=options["linger"], concurrency=options["concurrency"], batch_size=options["batch"],
-        maxsize=options["maxsize"], close_timeout=options["close_timeout"],
-    )
-
-    def write(name, n):
-        endpoint.write(f"{name} {n}")
-        os.write(1, f"accepted {name} {n}\\n".encode())
-
-    def write_on(name):
-        try:
-            for n in itertools.count():
-                write(name, n)
-                time.sleep(0.001)
-        except SinkClosedError:
-            pass
-
-    def leave(signum, frame):
-        sys.exit(7)
-
-    if options["way"] == "handled signal":
-        signal.signal(signal.SIGTERM, leave)
-    for n in range(options["writers"]):
-        threading.Thread(target=write_on, args=(f"writer{n}",), daemon=True).start()
-    os.write(1, b"ready\\n")
-    if not options["maxsize"]:
-        for n in range(options["events"]):
-            write("main", n)
-    for n in range(options["events"] // 10):
-        queue.write(n)
-        os.write(1, f"queued {n}\\n".encode())
-    if "signal" in options["way"]:
-        while True:
-            time.sleep(0.05)  # a signal that comes just before it does not cut it short
-    time.sleep(options["delay"])
-    if options["way"] == "sys.exit":
-        sys.exit(3)
-    if options["way"] == "exception":
-        raise ZeroDivisionError("on purpose")
-"""
 
 WAYS = {
     "end": 0,
@@ -155,10 +98,7 @@ class Run:
         behaviour: Behaviour = self.behaviour
         with Receiver(default=behaviour) as receiver:
             process = subprocess.Popen(
-                [
-                    *(sys.executable, "-W", "error", "-c", textwrap.dedent(PROGRAM)),
-                    json.dumps(self.options | {"url": receiver.url()}),
-                ],
+                program_command("random_end", json.dumps(self.options | {"url": receiver.url()})),
                 env=python_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -1,11 +1,7 @@
 """Fork: the child delivers none of its parent's events and has queues that work at once."""
 
-import subprocess
-import sys
-import textwrap
-
 import pytest
-from support import check_program, python_environment
+from support import check_program
 
 
 def test_pending_events_stay_with_the_parent():
@@ -51,43 +47,9 @@ def test_a_grandchild():
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing(method, tmp_path):
+def test_multiprocessing(method):
     """A worker process makes use of the library, as its parent does."""
-    file = tmp_path / "program.py"
-    file.write_text(
-        textwrap.dedent(
-            """
-            import multiprocessing, sys, warnings
-            from fastsinks import NullSink, Queue
-
-            warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
-            dst = NullSink()
-            queue = Queue(dst)
-
-            def work(count):
-                before = dst.count
-                queue.write_many(range(count))
-                assert queue.flush(5)
-                return dst.count - before
-
-            if __name__ == "__main__":
-                queue.write_many(range(10))
-                with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
-                    counts = pool.map(work, [1, 2, 3, 4])
-                queue.close()
-                print(counts, dst.count)
-            """
-        )
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(file), method],
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=25,
-        check=False,
-    )
-    assert (done.stderr, done.stdout) == ("", "[1, 2, 3, 4] 10\n")
+    assert check_program("pool", method) == "[1, 2, 3, 4] 10\n"
 
 
 def test_the_childs_queues_need_their_own_threads_only():

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import trustme
-from support import Gate, eventually, python_environment
+from support import Gate, eventually, program_command, python_environment
 from support.gunicorn_server import Gunicorn
 from support.monitored import get
 from support.receiver import Connection, Receiver, Request, answer, when
@@ -36,54 +34,9 @@ def test_tls(gate: Gate, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    code = """
-    import faulthandler, os, ssl, sys, warnings
-    warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forking with threads
-    from fastsinks import Endpoint
-
-    def endpoint(name, url):
-        return Endpoint(
-            name, url, timeout=60, close_timeout=20,
-            ssl_context=ssl.create_default_context(cafile={ca!r}),
-            signer=lambda body: {{"X-Process": str(os.getpid())}},
-        )
-
-    idle, busy = endpoint("idle", {idle!r}), endpoint("busy", {busy!r})
-    idle.write("parent")
-    assert idle.flush(10)
-    busy.write("parent")
-    print("ready", flush=True)
-    sys.stdin.readline()
-    children = []
-    for _ in range(5):
-        pid = os.fork()
-        if not pid:
-            status = 1
-            faulthandler.dump_traceback_later(10, exit=True)
-            try:
-                for sink in idle, busy:
-                    sink.write("child")
-                    assert sink.flush(10)
-                    sink.write("child")
-                    sink.close(10)
-                status = 0
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            os._exit(status)
-        children.append(pid)
-    for pid in children:
-        assert os.waitpid(pid, 0)[1] == 0
-    print("forked", flush=True)
-    for sink in idle, busy:
-        sink.write("parent")
-        assert sink.flush(10)
-    """
     with Receiver(tls=context) as idle, Receiver(when(gate, answer()), tls=context) as busy:
-        program = textwrap.dedent(code).format(
-            ca=str(tmp_path / "ca.pem"), idle=idle.url(), busy=busy.url()
-        )
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", program],
+            program_command("fork_tls", tmp_path / "ca.pem", idle.url(), busy.url()),
             env=python_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -105,40 +58,7 @@ def test_tls(gate: Gate, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing(method: str, gate: Gate, tmp_path: Path) -> None:
-    file = tmp_path / "program.py"
-    file.write_text(
-        textwrap.dedent(
-            """
-            import multiprocessing, os, sys, warnings
-            from fastsinks import Endpoint
-
-            warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
-            _, method, idle, busy = sys.argv
-            endpoints = [
-                Endpoint("e", url, timeout=60, close_timeout=20,
-                         signer=lambda body: {"X-Process": str(os.getpid())})
-                for url in (idle, busy)
-            ]
-
-            def work(number):
-                for endpoint in endpoints:
-                    endpoint.write(f"worker {number}")
-                    assert endpoint.flush(10)
-
-            if __name__ == "__main__":
-                for endpoint in endpoints:
-                    endpoint.write("parent")
-                with multiprocessing.get_context(method).Pool(2) as pool:
-                    pool.map(work, range(4), chunksize=1)
-                    pool.close()
-                    pool.join()
-                print("forked", flush=True)
-                sys.stdin.readline()
-            """
-        )
-    )
-
+def test_multiprocessing(method: str, gate: Gate) -> None:
     def keeps_the_parent(connection: Connection, request: Request) -> bool:
         if request.events == ["parent"]:  # which a worker's request may overtake
             gate()
@@ -146,7 +66,7 @@ def test_multiprocessing(method: str, gate: Gate, tmp_path: Path) -> None:
 
     with Receiver() as idle, Receiver(default=keeps_the_parent) as busy:
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(file), method, idle.url(), busy.url()],
+            program_command("pool_http", method, idle.url(), busy.url()),
             env=python_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -192,48 +112,11 @@ def test_gunicorn_that_preloads(
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("imported", ["before", "in the worker"])
-def test_the_end_of_a_worker_delivers_what_is_pending(
-    method: str, imported: str, tmp_path: Path
-) -> None:
+def test_the_end_of_a_worker_delivers_what_is_pending(method: str, imported: str) -> None:
     """It runs none of the interpreter's exit handlers."""
-    file = tmp_path / "program.py"
-    file.write_text(
-        textwrap.dedent(
-            """
-            import multiprocessing, sys, warnings
-
-            warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
-            _, method, imported, url = sys.argv
-            if imported == "before":
-                import fastsinks
-
-            def work(kept):
-                from fastsinks import Endpoint, Queue
-
-                class Slow:
-                    def write(self, event):
-                        kept.put(event)
-
-                    def close(self):
-                        pass
-
-                Endpoint("e", url, timeout=10, linger=3600).write_many(range(100))
-                queue = Queue(Slow())
-                queue.write_many(range(3))
-
-            if __name__ == "__main__":
-                context = multiprocessing.get_context(method)
-                kept = context.SimpleQueue()
-                worker = context.Process(target=work, args=(kept,))
-                worker.start()
-                worker.join(15)
-                print(worker.exitcode, [kept.get() for _ in range(3)])
-            """
-        )
-    )
     with Receiver() as receiver:
         out = subprocess.run(
-            [sys.executable, "-W", "error", str(file), method, imported, receiver.url()],
+            program_command("worker_ends", method, imported, receiver.url()),
             env=python_environment(),
             capture_output=True,
             text=True,

@@ -23,7 +23,7 @@ from support import (
     ledger,
     parked,
     parked_process,
-    python_command,
+    program_command,
     python_environment,
 )
 from support.receiver import Receiver, stall
@@ -501,39 +501,11 @@ class TestOthers:
         assert sink.count == total
 
 
-PROGRAM = """
-    import sys, threading, time
-    import fastsinks
-    from support import Fails, Gate, Recorder, Waits
-
-    gate = Gate()
-    full = fastsinks.Queue(Recorder(gate), maxsize=1)
-    full.write("one")
-    gate.wait_entered()
-    channel = fastsinks.Channel()
-    retrying = fastsinks.RetryingSink(Recorder(Fails()), Waits())
-    calls = {
-        "write": lambda: full.write("two"),
-        "flush": full.flush,
-        "close": full.close,
-        "get": channel.get,
-        "retry": lambda: retrying.write("one"),
-    }
-    print("ready", flush=True)
-    try:
-        calls[sys.argv[1]]()
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-    gate.open()
-    full.close()
-"""
-
-
 @pytest.mark.parametrize("call", ["write", "flush", "close", "get", "retry"])
 def test_a_real_ctrl_c(call):
     """The signal comes from another process, as from a terminal."""
     program = subprocess.Popen(
-        [*python_command(PROGRAM), call],
+        program_command("interrupted", call),
         env=python_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -24,7 +24,7 @@ from support import (
     Task,
     Waits,
     ledger,
-    python_command,
+    program_command,
     strike_at,
 )
 from support.receiver import Receiver
@@ -49,16 +49,6 @@ STRIKES = 200
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-SENDER = """
-    import os, random, signal, sys, time
-
-    target = int(sys.argv[1])
-    while os.getppid() == target:
-        time.sleep(random.random() ** 3 * 0.003)
-        os.kill(target, signal.SIGUSR1)
-"""
-
-
 class Storm:
     """While it is entered, another process sends signals; they strike in `call`."""
 
@@ -68,8 +58,8 @@ class Storm:
 
     def __enter__(self):
         self._before = signal.signal(signal.SIGUSR1, self._strike)
-        command = python_command(SENDER)
-        self._sender = subprocess.Popen([*command[:1], "-IS", *command[1:], str(os.getpid())])
+        command = program_command("striker", os.getpid())
+        self._sender = subprocess.Popen([*command[:1], "-IS", *command[1:]])
         return self
 
     def __exit__(self, *exc_info):

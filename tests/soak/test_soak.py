@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from support import python_command, python_environment
+from support import run_program
 
 from fastsinks import EndpointMetrics
 from fastsinks._cli.demo import Finding
@@ -17,22 +17,9 @@ from soak.specs import SPECS
 from soak.vitals import GROWTH, Vitals
 
 
-def soak(patch: str = "") -> subprocess.CompletedProcess[str]:
-    """Three seconds of it, with something patched in the process that has the endpoints."""
-    code = f"""
-import runpy, sys
-sys.argv = ["soak", "--seconds", "3", "--seed", "11"]
-{patch}
-runpy.run_module("soak", run_name="__main__")
-"""
-    return subprocess.run(
-        python_command(code),
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+def soak(*options: str) -> subprocess.CompletedProcess[str]:
+    """Three seconds of it."""
+    return run_program("short_soak", *options, timeout=100)
 
 
 @pytest.mark.timeout(120)
@@ -52,23 +39,7 @@ def test_it_holds() -> None:
 @pytest.mark.long
 def test_it_does_not() -> None:
     """A library that sends one block without its last event, and another in reverse."""
-    done = soak(
-        """
-from fastsinks.http import HTTPSink
-write_many, sent = HTTPSink.write_many, []
-
-def careless(self, events):
-    block = list(events)
-    if "/plain" in self.url and len(block) > 2 and len(sent) < 2:
-        block = block[:-1] if sent else block[::-1]
-        write_many(self, block)
-        sent.append(block)
-    else:
-        write_many(self, block)
-
-HTTPSink.write_many = careless
-        """
-    )
+    done = soak("careless")
     assert (done.returncode, done.stderr) == (1, ""), done.stdout
     wrong = re.findall(r"^wrong: (.*)$", done.stdout, re.MULTILINE)
     finding = r"line plain: Finding\(received=\d+, missing=[1-9]\d*, disordered=[1-9]\d*, "

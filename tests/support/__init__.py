@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import types
@@ -489,10 +488,6 @@ PROGRAMS = TESTS / "programs"
 """What tests start; a program finds what they share, as they do."""
 
 
-def python_command(code: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
-
-
 def program_command(name: str, *arguments: object) -> list[str]:
     """The command that runs a file of `PROGRAMS`, warnings being errors."""
     # -P: no neighbour of a program hides a module of the same name.
@@ -526,21 +521,16 @@ def _clean(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def run_python(code: str, *, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
-    """Run a line of code in a new interpreter of the same backend, warnings being errors."""
-    return _run(python_command(code), timeout)
-
-
-def run_clean(code: str, *, timeout: float = 20.0) -> str:
-    """Run a line of code that must end well and say nothing on stderr; its output."""
-    return _clean(run_python(code, timeout=timeout))
-
-
 def run_program(
     name: str, *arguments: object, timeout: float = 25.0, backend: str = fastsinks.backend
 ) -> subprocess.CompletedProcess[str]:
     """Run a file of `PROGRAMS` in a new interpreter of the same backend, unless told otherwise."""
     return _run(program_command(name, *arguments), timeout, backend)
+
+
+def probe(line: str) -> str:
+    """Run one line of code, which must end well and say nothing on stderr; its output."""
+    return _clean(_run([sys.executable, "-W", "error", "-c", line], 20.0))
 
 
 def check_program(
