@@ -10,8 +10,8 @@ class Window:
     """A limit that finds its place between 1 and ``most``, as TCP's congestion window does.
 
     It doubles with each full piece that succeeds, up to half of a size that has failed, and
-    from there grows by one, so that a receiver which has its limits is asked for more than it
-    can do once in a while and not every other time. A failure halves it. An event that fails by
+    from there grows by one. A receiver with a limit of its own is so asked for more than it can
+    do once in a while, and not every other time. A failure halves it. An event that fails by
     itself says that size is not what is the matter: all sizes are open again then.
 
     For one writer at a time.

@@ -1,9 +1,9 @@
-"""Who runs the queues: many of them on few threads, one after the other in each.
+"""The dispatcher runs many queues on few threads, in each one after the other.
 
 Only an active worker takes strands from the list of the ready. Normally there is one: a
-second one would only contend for the GIL. One parked worker watches: while strands are ready
-and for a tick nothing was delivered, it declares the workers that are in a destination
-blocked (``_epoch``), so that they are active no more, and becomes active itself; with each
+second one would only contend for the GIL. One parked worker watches. Where strands are ready
+and for a tick nothing was delivered, it declares the workers that are in a destination blocked
+(``_epoch``). They are active no more then, and it becomes active itself; with each further
 tick that nothing moves, twice as many do. A worker that finds another epoch parks.
 
 The lock may be taken under a queue's lock and is itself the last.
