@@ -4,8 +4,7 @@ One growing array would copy eighty megabytes at ten million events, with the GI
 chunks cost nothing beyond the references, and go back to the allocator as they drain. The
 first chunk is part of the queue: of ten thousand queues that hold a few events each, none
 then needs the allocator, which halves what an event to all of them costs.
-All functions are called under the owner's lock; they own what is pushed, and run no
-Python code.
+All functions are called under the owner's lock and run no Python code.
 """
 
 from cpython.object cimport PyObject
@@ -19,6 +18,8 @@ from posix.mman cimport (
     mmap,
     munmap,
 )
+
+from .sync cimport incref
 
 cdef enum:
     FEW = 26  # references in the first chunk: a queue stays below 1 KiB
@@ -97,14 +98,28 @@ cdef inline bint backlog_reserve(Backlog *self, Py_ssize_t n) noexcept nogil:
     return chunk != NULL
 
 
-cdef inline void backlog_push(Backlog *self, PyObject *item) noexcept nogil:
-    """Append, after backlog_reserve."""
-    if self.end == self.tail.size:
+cdef inline void take_all(PyObject **room, PyObject **items, Py_ssize_t n) noexcept:
+    """Copy references, and count each."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        incref(items[i])
+        room[i] = items[i]
+
+
+cdef inline bint backlog_extend(Backlog *self, PyObject **items, Py_ssize_t n) noexcept:
+    """Append n, with references of its own; false without memory, and then none of them."""
+    cdef Py_ssize_t here
+    if not backlog_reserve(self, n):
+        return False
+    here = min(n, self.tail.size - self.end)
+    take_all(self.tail.items + self.end, items, here)
+    self.end += here
+    if here < n:
         self.tail = self.tail.next
-        self.end = 0
-    self.tail.items[self.end] = item
-    self.end += 1
-    self.count += 1
+        self.end = n - here
+        take_all(self.tail.items, items + here, n - here)
+    self.count += n
+    return True
 
 
 cdef inline bint backlog_append(Backlog *self, PyObject *item) noexcept nogil:

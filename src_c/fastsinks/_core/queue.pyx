@@ -22,7 +22,7 @@ from fastsinks._core import arguments, callbacks
 from fastsinks._core.errors import CloseTimeoutError, QueueFullError, SinkClosedError
 from fastsinks._core.stats import QueueStats
 
-from .backlog cimport backlog_append, backlog_pop, backlog_push, backlog_reserve
+from .backlog cimport backlog_append, backlog_extend, backlog_pop
 from .closing cimport Closing
 from .delivery cimport Delivery
 from .destination cimport Destination
@@ -53,6 +53,7 @@ from .latency cimport BUCKETS, Latency, latency_find
 from .retrying cimport RetryingSink
 from .sink cimport NullSink, register_native, uninitialised
 from .sync cimport (
+    FS_HAS_GIL,
     decref,
     fs_init,
     fs_notify,
@@ -70,6 +71,10 @@ from .times cimport (
     FS_RECHECK,
     GRACE,
 )
+
+cdef extern from "Python.h":
+    Py_ssize_t PySequence_Fast_GET_SIZE(object)
+    PyObject **PySequence_Fast_ITEMS(object)
 
 fs_init()
 
@@ -106,6 +111,26 @@ cdef inline int push(Queue self, object event) except -1:
     self._accepted += 1
     release_and_wake(self, appended(self, 1))
     return 0
+
+
+cdef inline bint extend(Queue self, object events) except -1:
+    """Accept a tuple, or a list that nobody can change meanwhile; false if there is more to it.
+
+    Without a tuple of its own, whose references would be counted and dropped, a block costs
+    half as much.
+    """
+    cdef Py_ssize_t n
+    acquire(self)
+    n = PySequence_Fast_GET_SIZE(events)
+    if n == 0 or self._slow or self._dispatcher._stopped:
+        fs_release(&self._lock)
+        return False
+    if not backlog_extend(&self._backlog, PySequence_Fast_ITEMS(events), n):
+        fs_release(&self._lock)
+        raise MemoryError
+    self._accepted += n
+    release_and_wake(self, appended(self, n))
+    return True
 
 
 @cython.no_gc_clear  # like Carrier
@@ -250,6 +275,10 @@ cdef class Queue(Carrier):
         return push(self, event)
 
     cdef int write_many_c(self, object events) except -1:
+        if (type(events) is tuple or (FS_HAS_GIL and type(events) is list)) and extend(
+            self, events
+        ):
+            return 0
         cdef tuple block = tuple(events)  # a list may be changed by others while we wait
         if self.maxsize and len(block) > self.maxsize:
             raise ValueError(f"a block of {len(block)} events exceeds maxsize={self.maxsize}")
@@ -366,17 +395,13 @@ cdef class Queue(Carrier):
     cdef int append(self, tuple events) except -1:
         """Append what has been admitted."""
         cdef Py_ssize_t n = len(events)
-        cdef Py_ssize_t i
         acquire(self)
         if is_abandoned(self):
             fs_release(&self._lock)
             raise SinkClosedError(f"{self.name} was closed meanwhile")
-        if not backlog_reserve(&self._backlog, n):
+        if not backlog_extend(&self._backlog, PySequence_Fast_ITEMS(events), n):
             fs_release(&self._lock)
             raise MemoryError
-        for i in range(n):
-            incref(<PyObject *>events[i])
-            backlog_push(&self._backlog, <PyObject *>events[i])
         release_and_wake(self, appended(self, n))
         return 0
 

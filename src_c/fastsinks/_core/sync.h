@@ -88,8 +88,10 @@ static inline unsigned long fs_forker(void) { return fs_forks->forker; }
  * compared with the looker's own, or is a hint. */
 #ifdef Py_GIL_DISABLED
 #define FS_SHARED _Atomic
+#define FS_HAS_GIL 0
 #else
 #define FS_SHARED
+#define FS_HAS_GIL 1
 #endif
 typedef FS_SHARED int fs_flag;
 typedef FS_SHARED int fs_number;

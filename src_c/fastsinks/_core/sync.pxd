@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject
 
 cdef extern from "sync.h":
+    const bint FS_HAS_GIL
     # Changed under a lock, looked at without.
     ctypedef bint fs_flag
     ctypedef int fs_number
