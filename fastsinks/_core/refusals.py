@@ -15,28 +15,29 @@ from .log import Drops, describe_error, describe_sink
 class Refusals:
     """A burst of drops for each sink that refuses events. Any thread may call it."""
 
-    __slots__ = ("_bursts",)
+    __slots__ = ("bursts",)
 
     def __init__(self) -> None:
-        self._bursts: dict[int, Drops] = {}  # by the id of the sink; single operations are atomic
+        #: By the id of the sink; single operations are atomic. The compiled core looks in here.
+        self.bursts: dict[int, Drops] = {}
 
     def refused(self, sink: Any, event: Any, error: BaseException, count: int) -> None:
         """``count`` events, of which ``event`` is the first."""
-        burst = self._bursts.get(id(sink))
+        burst = self.bursts.get(id(sink))
         if burst is None:
             new = Drops(f"broadcaster: {describe_sink(sink)} refused an event")
-            burst = self._bursts.setdefault(id(sink), new)
+            burst = self.bursts.setdefault(id(sink), new)
         burst.happened(event, describe_error(error), count)
 
     def accepted(self, sink: Any) -> None:
         """Cheap, where no sink has refused anything."""
-        burst = self._bursts.pop(id(sink), None) if self._bursts else None
+        burst = self.bursts.pop(id(sink), None) if self.bursts else None
         if burst is not None:
             burst.over()
 
     def forget(self, sink: Any) -> None:
         """It is no sink of the broadcaster's any more; another may come to live at its address."""
-        self._bursts.pop(id(sink), None)
+        self.bursts.pop(id(sink), None)
 
 
 def close_each(

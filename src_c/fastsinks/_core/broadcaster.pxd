@@ -7,7 +7,7 @@ from .sync cimport fs_count, fs_lock, fs_condition
 
 cdef class Snapshot:
     # The sinks at one moment; never changed.
-    cdef tuple targets  # a Destination each
+    cdef tuple destinations  # a Destination each
     cdef PyObject **natives  # borrowed from it: the sink, if compiled, else NULL
     cdef Py_ssize_t count
 
@@ -22,7 +22,8 @@ cdef class Broadcaster(Sink):
     cdef bint _finished  # _lock: all sinks are closed
     cdef list _unclosed  # the closer's: those whose close() has not ended; at first None
     cdef fs_count _dropped  # the owner's to write
-    cdef dict _trouble  # the owner's, but remove()'s to delete: id of a sink -> its refusals
+    cdef object _refusals  # what the log says of sinks that refuse
+    cdef dict _bursts  # its own: not empty while there are such sinks
 
     cdef bint replace(self, Snapshot old, Snapshot new) except -1
     cdef int send(self, object event, tuple block) except -1
@@ -30,7 +31,7 @@ cdef class Broadcaster(Sink):
     cdef int take_turn(self) except -1
     cdef int end_turn(self, object fatal) except -1
     cdef object fan_out(self, object event, tuple block)
-    cdef int hand_on(self, Destination target, object event, tuple block) except -1
+    cdef int hand_on(self, Destination dst, object event, tuple block) except -1
     cdef object refused(self, object sink, object event, Py_ssize_t n, object error, object fatal)
     cdef object accepted(self, object sink, object fatal)
     cdef int close_all(self, double deadline) except -1

@@ -9,9 +9,10 @@ by one of the sinks, is deferred and follows the current event.
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, malloc
 
-from fastsinks._core import arguments, callbacks, log, thread_state
+from fastsinks._core import arguments, callbacks, log, thread_state, wording
 from fastsinks._core.errors import CloseTimeoutError, SinkClosedError
-from fastsinks._core.log import Drops, describe_error, describe_sink
+from fastsinks._core.log import describe_error
+from fastsinks._core.refusals import Refusals
 
 from .callbacks cimport write, write_many
 from .destination cimport Destination
@@ -40,15 +41,15 @@ cdef double HOLD = 0.0003  # seconds that a fan-out keeps the GIL before others 
 
 
 cdef class Snapshot:
-    def __cinit__(self, tuple targets):
+    def __cinit__(self, tuple destinations):
         cdef Py_ssize_t i
-        self.targets = targets
-        self.count = len(targets)
+        self.destinations = destinations
+        self.count = len(destinations)
         self.natives = <PyObject **>malloc((self.count + 1) * sizeof(PyObject *))
         if self.natives == NULL:
             raise MemoryError
         for i in range(self.count):
-            native = (<Destination>targets[i])._native
+            native = (<Destination>destinations[i])._native
             self.natives[i] = NULL if native is None else <PyObject *>native
 
     def __dealloc__(self):
@@ -70,6 +71,10 @@ cdef inline Snapshot present(Broadcaster self):
     return snapshot
 
 
+cdef inline bint has(Snapshot snapshot, object sink):
+    return any([(<Destination>known).sink is sink for known in snapshot.destinations])
+
+
 cdef class Broadcaster(Sink):
     """Hands every event to every sink; all sinks see the same events in the same order.
 
@@ -85,7 +90,8 @@ cdef class Broadcaster(Sink):
         fs_condition_init(&self._changed)
         self._snapshot = Snapshot(())
         self._deferred = []
-        self._trouble = {}
+        self._refusals = Refusals()
+        self._bursts = self._refusals.bursts
 
     def __init__(self, *sinks):
         for sink in sinks:
@@ -94,7 +100,7 @@ cdef class Broadcaster(Sink):
     @property
     def sinks(self):
         """The present sinks, in order."""
-        return tuple([(<Destination>target).sink for target in present(self).targets])
+        return tuple([(<Destination>known).sink for known in present(self).destinations])
 
     @property
     def dropped(self):
@@ -104,15 +110,15 @@ cdef class Broadcaster(Sink):
     def add(self, sink):
         """Add a sink. Adding it twice does nothing; identity decides."""
         cdef Snapshot old
-        target = Destination(sink)
+        new = Destination(sink)
         while True:
             # The new snapshot is made without the lock, and again if another came first.
             old = present(self)
             if self._closed:
                 raise SinkClosedError
-            if any([(<Destination>known).sink is sink for known in old.targets]):
+            if has(old, sink):
                 return
-            if self.replace(old, Snapshot(old.targets + (target,))):
+            if self.replace(old, Snapshot(old.destinations + (new,))):
                 return
 
     def remove(self, sink):
@@ -120,10 +126,10 @@ cdef class Broadcaster(Sink):
         cdef Snapshot old
         while True:
             old = present(self)
-            kept = tuple([known for known in old.targets if (<Destination>known).sink is not sink])
+            kept = tuple([known for known in old.destinations if (<Destination>known).sink is not sink])
             if len(kept) == old.count or self.replace(old, Snapshot(kept)):
                 break
-        self._trouble.pop(id(sink), None)  # another sink may come to live at its address
+        self._refusals.forget(sink)
 
     cdef bint replace(self, Snapshot old, Snapshot new) except -1:
         cdef bint done
@@ -202,7 +208,7 @@ cdef class Broadcaster(Sink):
             seen = self._changed.count
             fs_release(&self._lock)
             if late:
-                raise CloseTimeoutError("the broadcaster is still being closed")
+                raise wording.still_closing("the broadcaster")
             fs_wait(&self._lock, &self._changed, seen, deadline)
             acquire(self)
         fs_release(&self._lock)
@@ -285,7 +291,7 @@ cdef class Broadcaster(Sink):
         cdef Py_ssize_t i = 0
         cdef PyObject *native
         cdef Py_ssize_t n = 1
-        cdef Destination target
+        cdef Destination dst
         cdef double since = 0.0
         fatal = None
         if block is not None:
@@ -307,10 +313,10 @@ cdef class Broadcaster(Sink):
                             FS_PREFETCH(snapshot.natives[i + AHEAD], 128)
                         (<Sink>native).write_c(event)
                     else:
-                        self.hand_on(<Destination>snapshot.targets[i - 1], event, block)
-                    if self._trouble:
-                        target = <Destination>snapshot.targets[i - 1]
-                        fatal = self.accepted(target.sink, fatal)
+                        self.hand_on(<Destination>snapshot.destinations[i - 1], event, block)
+                    if self._bursts:
+                        dst = <Destination>snapshot.destinations[i - 1]
+                        fatal = self.accepted(dst.sink, fatal)
                     if i % 256 == 0:
                         if not since:
                             since = fs_now()
@@ -318,14 +324,14 @@ cdef class Broadcaster(Sink):
                             fs_breathe()
                             since = fs_now()
             except BaseException as error:
-                target = <Destination>snapshot.targets[i - 1]
+                dst = <Destination>snapshot.destinations[i - 1]
                 first = event if block is None else block[0]
-                fatal = self.refused(target.sink, first, n, error, fatal)
+                fatal = self.refused(dst.sink, first, n, error, fatal)
         return fatal
 
-    cdef int hand_on(self, Destination target, object event, tuple block) except -1:
+    cdef int hand_on(self, Destination dst, object event, tuple block) except -1:
         """To one sink, if not by its vtable. Apart, to keep the loop above in few registers."""
-        return write(target, event) if block is None else write_many(target, block)
+        return write(dst, event) if block is None else write_many(dst, block)
 
     # The next two return what is to be raised once all sinks were served, `fatal` until now.
     # They log, and a signal may strike there: its exception waits too.
@@ -338,13 +344,9 @@ cdef class Broadcaster(Sink):
                 self.remove(sink)
                 return fatal
             self._dropped += n
-            trouble = self._trouble.get(id(sink))
-            if trouble is None:
-                trouble = Drops(f"broadcaster: {describe_sink(sink)} refused an event")
-                self._trouble[id(sink)] = trouble
-                if not any([(<Destination>known).sink is sink for known in present(self).targets]):
-                    self._trouble.pop(id(sink), None)  # removed meanwhile
-            trouble.happened(event, describe_error(error), n)
+            self._refusals.refused(sink, event, error, n)
+            if not has(present(self), sink):  # removed meanwhile
+                self._refusals.forget(sink)
         except Exception:
             pass  # no memory or no stack left to say so
         except BaseException as struck:
@@ -353,9 +355,7 @@ cdef class Broadcaster(Sink):
 
     cdef object accepted(self, object sink, object fatal):
         try:
-            trouble = self._trouble.pop(id(sink), None)
-            if trouble is not None:
-                trouble.over()
+            self._refusals.accepted(sink)
         except Exception:
             pass
         except BaseException as struck:

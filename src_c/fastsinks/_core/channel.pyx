@@ -3,7 +3,7 @@
 
 from collections import deque
 
-from fastsinks._core import arguments
+from fastsinks._core import arguments, wording
 from fastsinks._core.channel_events import ChannelEvents
 from fastsinks._core.errors import SinkClosedError
 
@@ -152,7 +152,7 @@ cdef class Channel(Sink):
             if closed:
                 raise SinkClosedError
             if fs_now() >= deadline:
-                raise TimeoutError(f"no event within {timeout} seconds")
+                raise wording.no_event(timeout)
             fs_wait(&self._lock, &self._arrived, seen, deadline)
 
     def close(self, timeout=None):

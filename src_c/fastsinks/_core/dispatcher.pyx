@@ -31,8 +31,7 @@ import weakref
 from cpython.object cimport PyObject
 from libc.stdlib cimport free
 
-from fastsinks._core import arguments, thread_state
-from fastsinks._core.errors import CloseTimeoutError
+from fastsinks._core import arguments, thread_state, wording
 from fastsinks._core.atexit import at_exit, close_dispatchers
 
 from .strand cimport IDLE, READY, TIMED, State, Strand
@@ -136,7 +135,7 @@ cdef class Dispatcher:
         fs_wake(&self._watch)
         fs_release_leaf(&self._lock)
         if late:
-            raise CloseTimeoutError(f"{late} queues still had events pending")
+            raise wording.busy_queues(late)
 
     cdef void acquire(self) noexcept:
         if fs_is_inherited(&self._lock):

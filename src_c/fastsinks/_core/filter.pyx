@@ -19,9 +19,7 @@ cdef class Filter(Wrapper):
 
     def __init__(self, dst, matcher):
         super().__init__(dst)
-        self._match = getattr(matcher, "match", matcher)
-        if not callable(self._match):
-            raise TypeError(f"a matcher is callable or has match(event), unlike {matcher!r}")
+        self._match = arguments.matcher(matcher)
 
     def write(self, event, /):
         self.write_c(event)

@@ -14,8 +14,8 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
 from libc.stdlib cimport free
 
-from fastsinks._core import callbacks, log, stats, thread_state
-from fastsinks._core.log import Drops, describe_error
+from fastsinks._core import callbacks, log, stats, thread_state, wording
+from fastsinks._core.log import describe_error
 
 from .backlog cimport (
     FEW,
@@ -109,7 +109,7 @@ cdef class Carrier(Sink):
         if self._dst is None:
             uninitialised(self)
         if self._name is None:
-            return f"queue to {type(self._dst.sink).__name__}"
+            return wording.queue_name(self._dst.sink)
         return self._name
 
     # ------------------------------------------------------------------------- running
@@ -478,15 +478,16 @@ cdef class Carrier(Sink):
         """What a drop owes beside the count: a log line, the dead letter, the listeners."""
         trouble = self.trouble()
         if trouble is None:
-            new = Drops(f"{self.name}: dropped an event")
+            new = wording.drops(self.name)
             acquire(self)
             if self._trouble is None:
                 self._trouble = new
             trouble = self._trouble  # or another thread's, which came first
             fs_release(&self._lock)
+        # As callbacks.report_drops() does, which Ctrl-C could strike before its `try`.
         try:
             trouble.happened(dropped[0], reason, len(dropped))
-        finally:  # Ctrl-C
+        finally:
             acquire(self)
             self._troubled = True  # not before: a delivery's over() would come too early
             fs_release(&self._lock)
@@ -496,8 +497,7 @@ cdef class Carrier(Sink):
 
     cdef int tell_egress(self, list events) except -1:
         if self._listeners:
-            for event in events:
-                callbacks.tell(self._listeners, "egress", event)
+            callbacks.tell_all(self._listeners, "egress", events)
         return 0
 
     cdef void mark(self) noexcept:

@@ -18,8 +18,8 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.stdlib cimport calloc, free, malloc
 
-from fastsinks._core import arguments, callbacks
-from fastsinks._core.errors import CloseTimeoutError, QueueFullError, SinkClosedError
+from fastsinks._core import arguments, callbacks, wording
+from fastsinks._core.queue_options import queue_options
 from fastsinks._core.stats import QueueStats
 
 from .backlog cimport backlog_append, backlog_extend, backlog_pop
@@ -161,17 +161,23 @@ cdef class Queue(Carrier):
             raise RuntimeError("a queue is initialised once")
         cdef Destination inner
         destination = Destination(dst)
-        self.maxsize = arguments.size("maxsize", maxsize)
-        self._policy = POLICIES[arguments.policy(when_full)]
-        self._batch_size = arguments.size("batch_size", batch_size, least=1)
-        self._linger = arguments.seconds("linger", linger)
-        self._listeners = arguments.listeners(listeners, "ingress", "egress")
-        if dead_letter is not None:
-            arguments.destination(dead_letter, role="a dead letter")
-        self._dead_letter = dead_letter
-        if dispatcher is not None and not isinstance(dispatcher, Dispatcher):
-            raise TypeError(f"dispatcher must be a Dispatcher, not {dispatcher!r}")
-        self._name = None if name is None else str(name)
+        options = queue_options(
+            maxsize=maxsize,
+            when_full=when_full,
+            batch_size=batch_size,
+            linger=linger,
+            listeners=listeners,
+            dead_letter=dead_letter,
+            name=name,
+        )
+        dispatcher = arguments.dispatcher(dispatcher, Dispatcher, default_dispatcher())
+        self.maxsize = options.maxsize
+        self._policy = POLICIES[options.when_full]
+        self._batch_size = options.batch_size
+        self._linger = options.linger
+        self._listeners = options.listeners
+        self._dead_letter = options.dead_letter
+        self._name = options.name
         if type(dst) is RetryingSink:
             self._mode = RETRYING
             self._retrying = dst
@@ -193,7 +199,7 @@ cdef class Queue(Carrier):
             if self._latency == NULL:
                 raise MemoryError
             self.mark_next()
-        self._dispatcher = default_dispatcher() if dispatcher is None else dispatcher
+        self._dispatcher = dispatcher
         self._dispatcher.attach()
         self._dst = destination
         self._slow = self.maxsize > 0 or bool(self._listeners)
@@ -281,7 +287,7 @@ cdef class Queue(Carrier):
             return 0
         cdef tuple block = tuple(events)  # a list may be changed by others while we wait
         if self.maxsize and len(block) > self.maxsize:
-            raise ValueError(f"a block of {len(block)} events exceeds maxsize={self.maxsize}")
+            raise wording.too_large(len(block), self.maxsize)
         if block:
             self.accept(block)
         return 0
@@ -305,14 +311,14 @@ cdef class Queue(Carrier):
             raise
         finally:
             if evictions == REFUSED:
-                self.report_drops(list(events), "the queue is full")
+                self.report_drops(list(events), wording.QUEUE_FULL)
             elif evictions:
                 dropped = []
                 for i in range(evictions):
                     dropped.append(<object>evicted[i])
                     decref(evicted[i])
                 free(evicted)
-                self.report_drops(dropped, "the queue is full")
+                self.report_drops(dropped, wording.QUEUE_FULL)
         return 0
 
     cdef Py_ssize_t admit(self, Py_ssize_t n, PyObject ***evicted) except -2:
@@ -332,7 +338,7 @@ cdef class Queue(Carrier):
                 fs_release(&self._lock)
                 if self._dst is None:
                     uninitialised(self)
-                raise SinkClosedError(f"{self.name} or its dispatcher is closed")
+                raise wording.closed(self.name)
             held = pending(self)
             over = held + n - self.maxsize
             if self.maxsize == 0 or over <= 0:
@@ -344,12 +350,12 @@ cdef class Queue(Carrier):
                     wakeup = self._dispatcher.expedite(&self._strand)
                 release_and_wake(self, wakeup)
                 if self._flight.runner == fs_self():
-                    raise QueueFullError(f"{self.name} is full, and only its own delivery waits")
+                    raise wording.full_for_itself(self.name)
                 fs_wait(&self._lock, &self._space, seen, fs_now() + FS_RECHECK)
                 acquire(self)
             elif self._policy == RAISE:
                 fs_release(&self._lock)
-                raise QueueFullError(f"{self.name} holds {held} of {self.maxsize} events")
+                raise wording.full(self.name, held, self.maxsize)
             else:
                 if self._policy == DROP_OLDEST and self._backlog.count >= over:
                     evicted[0] = <PyObject **>malloc(over * sizeof(PyObject *))
@@ -386,8 +392,7 @@ cdef class Queue(Carrier):
         me = fs_self()
         announcers.append(me)
         try:
-            for event in events:
-                callbacks.tell(self._listeners, "ingress", event)
+            callbacks.tell_all(self._listeners, "ingress", events)
         finally:
             announcers.remove(me)
         return 0
@@ -398,7 +403,7 @@ cdef class Queue(Carrier):
         acquire(self)
         if is_abandoned(self):
             fs_release(&self._lock)
-            raise SinkClosedError(f"{self.name} was closed meanwhile")
+            raise wording.closed_meanwhile(self.name)
         if not backlog_extend(&self._backlog, PySequence_Fast_ITEMS(events), n):
             fs_release(&self._lock)
             raise MemoryError
@@ -561,18 +566,14 @@ cdef class Queue(Carrier):
         fs_notify(&self._lock, &self._done)
         fs_release(&self._lock)
         if left:
-            self.report_drops(left, "closed before it was delivered")
+            self.report_drops(left, wording.CLOSED_BEFORE)
             self.trouble().over()
         if done:
             self.tell_egress(events[:done])
-        if interrupt is not None:
-            raise interrupt
-        if isinstance(error, CloseTimeoutError):
-            left = error.undelivered + left  # what dst had accepted, and not delivered, came first
-            late = True
-        if not left and not late:
-            return 0  # and dst closed in no time: that is no news
-        raise CloseTimeoutError(f"{self.name}: {len(left)} events were not delivered", left)
+        raised = interrupt or wording.undelivered(self.name, left, error, late)
+        if raised is not None:
+            raise raised
+        return 0
 
     cdef object wait_for_flight(self, Closing closing):
         """Let the destination, which is being closed, let go of what is in flight, then close.

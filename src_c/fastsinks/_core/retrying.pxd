@@ -6,17 +6,14 @@ from .wrapper cimport Wrapper
 
 cdef class RetryingSink(Wrapper):
     cdef object _strategy  # set once, like the next five
-    cdef object _fit  # the sink's, if it has an opinion on how much to delivery at once
+    cdef object _fit  # the sink's, if it has an opinion on how many events to write together
     cdef Bounded _limits  # the strategy, if the counting of attempts is left to this sink
     cdef tuple _listeners
     cdef object _dead_letter
-    cdef str _label  # set once: what log lines call the sink
-    cdef bint _backing_off  # and the log says so; the turn's
-    cdef object _retry_trouble  # set once, like the next
-    cdef object _drop_trouble
+    cdef object _log  # what it says of this sink
     cdef Delivery _current  # _lock: whose turn it is
-    cdef fs_thread _owner  # the thread that is in _try, by the turn
-    cdef Py_ssize_t _piece  # events to delivery at once; by the turn
+    cdef fs_thread _owner  # the thread that is in attempt(), by the turn
+    cdef Py_ssize_t _piece  # events to try at once; by the turn
     cdef fs_count _retries  # the turn's to write, like the next
     cdef fs_count _dropped
 

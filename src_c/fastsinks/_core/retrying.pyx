@@ -8,9 +8,9 @@ back-off goes on the queue's timer and holds no thread. A thread that writes by 
 waits on `_changed`, which close() notifies.
 """
 
-from fastsinks._core import arguments, callbacks, log
+from fastsinks._core import arguments, callbacks
 from fastsinks._core.errors import SinkClosedError
-from fastsinks._core.log import Burst, Drops, describe_error, describe_sink
+from fastsinks._core.retry_log import RetryLog
 
 from .callbacks cimport write, write_many
 from .delivery cimport Delivery
@@ -52,19 +52,12 @@ cdef class RetryingSink(Wrapper):
 
     def __init__(self, sink, strategy, *, listeners=(), dead_letter=None):
         super().__init__(sink)
-        for method in ("proceed", "failure", "success"):
-            if not callable(getattr(strategy, method, None)):
-                raise TypeError(f"a strategy needs a {method}() method, {strategy!r} has none")
-        self._strategy = strategy
+        self._strategy = arguments.strategy(strategy)
         self._limits = own_limits(strategy)
         self._listeners = arguments.listeners(listeners, "active", "retry")
-        if dead_letter is not None:
-            arguments.destination(dead_letter, role="a dead letter")
-        self._dead_letter = dead_letter
+        self._dead_letter = arguments.dead_letter(dead_letter)
         self._fit = arguments.own_fit(sink, Sink)
-        self._label = describe_sink(sink)
-        self._retry_trouble = Burst(f"{self._label}: an attempt failed, retrying")
-        self._drop_trouble = Drops(f"{self._label}: dropped an event")
+        self._log = RetryLog(sink)
 
     @property
     def retries(self):
@@ -88,8 +81,7 @@ cdef class RetryingSink(Wrapper):
         Every caller returns when that is done; idempotent.
         """
         Wrapper.close(self, timeout)
-        self._retry_trouble.over()
-        self._drop_trouble.over()
+        self._log.over()
 
     cdef int write_c(self, object event) except -1:
         return self.write_list([event])
@@ -183,9 +175,7 @@ cdef class RetryingSink(Wrapper):
                 if wait > 0:
                     # What follows this wait is an attempt, not another wait.
                     delivery.waited = True
-                    if not self._backing_off and self._retry_trouble:
-                        self._backing_off = True
-                        log.warning("%s: backing off for %.3g s", self._label, wait)
+                    self._log.backs_off(wait)
                     return wait
             delivery.waited = False
             delivery.not_before = 0.0
@@ -195,8 +185,7 @@ cdef class RetryingSink(Wrapper):
             if self._fit is not None and len(piece) > 1:
                 piece = piece[: callbacks.fit(self._dst.sink, piece)]
             if self._listeners:
-                for event in piece:
-                    callbacks.tell(self._listeners, "active", event)
+                callbacks.tell_all(self._listeners, "active", piece)
             try:
                 if len(piece) > 1:
                     write_many(self._dst, piece[:])  # a copy: the destination may change it
@@ -216,9 +205,7 @@ cdef class RetryingSink(Wrapper):
         delivery.done += len(piece)
         if self._piece < WHOLE:
             self._piece = max(self._piece, 2 * len(piece))
-        self._backing_off = False
-        self._retry_trouble.over()
-        self._drop_trouble.over()
+        self._log.succeeds()
         callbacks.success(self._strategy, piece[0])
         return 0
 
@@ -252,14 +239,15 @@ cdef class RetryingSink(Wrapper):
                 raise SinkClosedError  # what is left has been, or will be, accounted for
             delivery.done += 1
             self._dropped += 1
-            self._drop_trouble.happened(piece[0], describe_error(error))
-            callbacks.bury(self._dead_letter, piece)
+            try:
+                self._log.drops(piece[0], error)
+            finally:  # Ctrl-C
+                callbacks.bury(self._dead_letter, piece)
             return 0
         self._retries += len(piece)
-        self._retry_trouble.happened(piece[0], describe_error(error), len(piece))
+        self._log.retries(piece[0], error, len(piece))
         if self._listeners:
-            for event in piece:
-                callbacks.tell(self._listeners, "retry", event, error)
+            callbacks.tell_all(self._listeners, "retry", piece, error)
         return 0
 
     cdef int after_fork(self) except -1:

@@ -1,7 +1,7 @@
 # cython: freethreading_compatible=True
 """What every sink is, and the one that keeps nothing."""
 
-from fastsinks._core import arguments
+from fastsinks._core import arguments, wording
 from fastsinks._core.errors import SinkClosedError
 
 from .sync cimport FS_ADD, FS_READ, fs_init_forks
@@ -25,7 +25,7 @@ cdef class Sink:
         Returns once the event is committed. Raises otherwise, and the caller may try
         again, except after SinkClosedError.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement write()")
+        raise wording.unimplemented(self)
 
     def write_many(self, events):
         """Take a block of events. Here: one ``write`` after the other."""
@@ -92,7 +92,7 @@ cdef class NullSink(Sink):
 
 cdef int uninitialised(object sink) except -1:
     """For sinks that need their ``__init__``; until then they are closed."""
-    raise RuntimeError(f"{type(sink).__name__}: __init__() of the base class was not called")
+    raise wording.uninitialised(sink)
 
 
 # The methods of compiled sinks: a subclass in Python may override one of them, and must

@@ -1,11 +1,7 @@
 # cython: freethreading_compatible=True
 """When to try again, and when to give up. Compare retry.go of docker/go-events."""
 
-import random
-
-from libc.math cimport ldexp
-
-from fastsinks._core import arguments
+from fastsinks._core import arguments, backoff
 
 from .sync cimport fs_acquire, fs_init, fs_is_inherited, fs_lock_init, fs_now, fs_release
 
@@ -51,12 +47,7 @@ cdef class Bounded(RetryStrategy):
         self._tracked = {}
 
     def __init__(self, max_attempts=None, max_elapsed=None):
-        if max_attempts is not None:
-            arguments.size("max_attempts", max_attempts, least=1)
-        if max_elapsed is not None:
-            max_elapsed = arguments.seconds("max_elapsed", max_elapsed)
-        self.max_attempts = max_attempts
-        self.max_elapsed = max_elapsed
+        self.max_attempts, self.max_elapsed = arguments.limits(max_attempts, max_elapsed)
         self._limited = max_attempts is not None or max_elapsed is not None
 
     def failure(self, event, error):
@@ -102,9 +93,9 @@ cdef class Bounded(RetryStrategy):
         return now
 
     cdef bint gives_up(self, unsigned long attempts, double since) except -1:
-        if self.max_attempts is not None and attempts >= self.max_attempts:
-            return True
-        return self.max_elapsed is not None and fs_now() - since >= self.max_elapsed
+        if not self._limited:
+            return False
+        return backoff.gives_up(self.max_attempts, self.max_elapsed, attempts, fs_now() - since)
 
 
 cdef class Breaker(Bounded):
@@ -121,12 +112,15 @@ cdef class Breaker(Bounded):
 
     def proceed(self, event):
         """What is left of the back-off, in seconds."""
-        cdef double wait = 0.0
+        cdef unsigned long long n
+        cdef double last
         self.acquire()
-        if self._failures and self._failures >= self.threshold:
-            wait = self._last + self.backoff - fs_now()
+        n = self._failures
+        last = self._last
         fs_release(&self._lock)
-        return wait if wait > 0.0 else 0.0
+        if n == 0:  # as nearly always
+            return 0.0
+        return backoff.breaker(n, self.threshold, fs_now() - last, self.backoff)
 
 
 cdef class ExponentialBackoff(Bounded):
@@ -145,15 +139,12 @@ cdef class ExponentialBackoff(Bounded):
     def proceed(self, event):
         """A new draw, in seconds."""
         cdef unsigned long long n
-        cdef double most
         self.acquire()
         n = self._failures
         fs_release(&self._lock)
-        if n == 0:
+        if n == 0:  # as nearly always
             return 0.0
-        # Capped before computing: 2**1000 is a double still, and beyond any maximum.
-        most = self.base + ldexp(self.factor, <int>(n - 1 if n <= 1000 else 1000))
-        return random.random() * (most if most < self.max else self.max)
+        return backoff.exponential(n, self.base, self.factor, self.max)
 
 
 cdef Bounded own_limits(object strategy):

@@ -1,8 +1,8 @@
 # cython: freethreading_compatible=True
 """A sink around another one, which it closes once."""
 
-from fastsinks._core import arguments, callbacks, thread_state
-from fastsinks._core.errors import CloseTimeoutError, SinkClosedError
+from fastsinks._core import arguments, callbacks, thread_state, wording
+from fastsinks._core.errors import SinkClosedError
 
 from .destination cimport Destination
 from .sink cimport uninitialised
@@ -63,7 +63,7 @@ cdef class Wrapper(Sink):
             if thread_state.here.runs_queues:  # whose queue the one that closes may be waiting for
                 return
             if fs_now() >= deadline:
-                raise CloseTimeoutError(f"{type(self).__name__} is still being closed")
+                raise wording.still_closing(type(self).__name__)
             fs_wait(&self._lock, &self._changed, seen, deadline)
             fs_acquire(&self._lock)
         if self._finished:
