@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from time import monotonic, time
 from weakref import WeakSet
 
+from .._core.per_process import PerProcess
 from .._core.stats import LATENCY_BOUNDS
 from ..endpoint import Endpoint, open_endpoints, registry
 from ._text import encodable
@@ -89,7 +89,7 @@ class Accounts:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = PerProcess(threading.RLock)
         # All below is guarded by _lock.
         self._known: WeakSet[Endpoint] = WeakSet()  # closed ones that were here
         self._closing: dict[int, tuple[Endpoint, float]] = {}  # whose counts may change still
@@ -99,7 +99,7 @@ class Accounts:
     def closed(self, endpoint: Endpoint) -> None:
         """Keep the counts of ``endpoint``. May be called more than once."""
         last = Closed(endpoint)
-        with self._lock:
+        with self._lock.get():
             if endpoint in self._known:
                 return
             self._known.add(endpoint)
@@ -119,7 +119,7 @@ class Accounts:
 
         opened = open_endpoints()
         self._finish()
-        with self._lock:
+        with self._lock.get():
             for total in self._totals.values():
                 account(total.name).merge(total)
             endpoints = [endpoint for endpoint, _ in self._closing.values()]
@@ -130,12 +130,12 @@ class Accounts:
 
     def latest_closed(self, limit: int) -> list[Closed]:
         """The endpoints that were closed last, one of each name, in that order."""
-        with self._lock:
+        with self._lock.get():
             return list(self._closed.values())[-limit:]
 
     def forget(self) -> None:
         """Forget what closed endpoints had counted."""
-        with self._lock:
+        with self._lock.get():
             self._closing.clear()
             self._totals.clear()
             self._closed.clear()
@@ -148,15 +148,10 @@ class Accounts:
                 break
             final = Account(encodable(endpoint.name))
             final.add(endpoint)
-            with self._lock:
+            with self._lock.get():
                 if self._closing.pop(key, None) is not None:
                     self._totals.setdefault(final.name, Account(final.name)).merge(final)
-
-    def after_fork(self) -> None:
-        """In the child: a thread that is not here may have held the lock."""
-        self._lock = threading.RLock()
 
 
 accounts = Accounts()
 registry.when_closed = accounts.closed
-os.register_at_fork(after_in_child=accounts.after_fork)

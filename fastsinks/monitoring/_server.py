@@ -6,12 +6,12 @@ import os
 import socket
 import sys
 import threading
-import weakref
 from socketserver import ThreadingMixIn
 from typing import Any, Self
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
 from .._core import log
+from .._core.fork import mind_forks
 from .._core.log import describe_error
 from ._app import wsgi_app
 
@@ -129,7 +129,7 @@ class Server:
             daemon=True,
         )
         self._thread.start()
-        _servers.add(self)
+        mind_forks(self)
 
     @property
     def url(self) -> str:
@@ -156,6 +156,12 @@ class Server:
                     self._server.finish(GRACE)
                     self._thread.join(GRACE)
                 self._closed = True
+
+    def _after_fork(self) -> None:
+        """A child process has the sockets and not the threads."""
+        self._server.socket.close()
+        self._lock = threading.Lock()
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -185,17 +191,3 @@ def serve(host: str = "127.0.0.1", port: int = 5001) -> Server:
 def _log(error: BaseException | None) -> None:
     if error is not None:
         log.error("monitoring: serving a page raised %s", describe_error(error))
-
-
-# For a child process, which has the sockets and not the threads.
-_servers: weakref.WeakSet[Server] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for server in list(_servers):
-        server._server.socket.close()
-        server._lock = threading.Lock()
-        server._closed = True
-
-
-os.register_at_fork(after_in_child=_after_fork)

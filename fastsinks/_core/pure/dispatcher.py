@@ -1,10 +1,9 @@
 """The dispatcher runs many queues on few threads, in each one after the other.
 
-Only an active worker takes strands from the list of the ready. Normally there is one: a
-second one would only contend for the GIL. One parked worker watches. Where strands are ready
-and for a tick nothing was delivered, it declares the workers that are in a destination blocked
-(``_epoch``). They are active no more then, and it becomes active itself; with each further
-tick that nothing moves, twice as many do. A worker that finds another epoch parks.
+Normally one worker runs: a second one would only contend for the GIL. Others are parked.
+Where strands are ready and for a tick nothing was delivered, a parked worker declares those
+that run blocked. They count no more then, and it runs in their place; with each further tick
+that nothing moves, twice as many may. One that comes back from a long call parks.
 
 The lock may be taken under a queue's lock and is itself the last.
 """
@@ -13,6 +12,7 @@ import _thread
 import threading
 import weakref
 from collections import deque
+from threading import get_ident
 from time import monotonic
 from typing import Any
 
@@ -23,8 +23,8 @@ from .locked import Locked
 from .strand import State, Strand
 from .timers import Timers
 
-TICK = 0.001  #: seconds without progress after which active workers count as blocked
-NEXT_TICK = 0.004  #: ... and those that took over from them
+TICK = 0.001  #: seconds without progress after which a worker that runs counts as blocked
+NEXT_TICK = 0.004  #: ... and those that took over from it
 
 _dispatchers: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -52,20 +52,16 @@ class Dispatcher(Locked):
     def _make_lock(self) -> None:
         """With it, no worker is here, and nothing is to be done. Closers wait on _changed."""
         super()._make_lock()
-        self._spots = Condition(self._own[0])  # where standing workers wait
-        self._watch = Condition(self._own[0])  # where the one waits that keeps the time
+        self._parked = Condition(self._own[0])  # where workers wait
         self._ready: deque[Strand] = deque()
         self._timers = Timers()
         self._busy = 0  # how many strands are not idle
         self._workers = 0  # alive or being started
         self._spare = 0  # ... of which so many are coming, or parked
-        self._watching = False  # one of them keeps the time
-        self._ticking = False  # ... and looks every tick whether active workers are blocked
         self._woken = False  # a worker has been woken, or started, and has not yet come
-        self._active = 0  # workers that take strands from the list
-        self._inside = 0  # ... of which so many call a destination, since the epoch began
-        self._limit = 1  # how many may be active
-        self._epoch = 0  # counts the times that all active workers ceased to be
+        self._ticking = False  # a parked one will look whether those that run are blocked
+        self._running: set[int] = set()  # idents of workers in a run, and not blocked
+        self._limit = 1  # how many may be
         self._progress = 0  # moves whenever something is delivered; not exact
 
     def close(self, timeout: float | None = None) -> None:
@@ -82,7 +78,7 @@ class Dispatcher(Locked):
         with self._lock:
             late = self._busy
             self._stopped = True
-            self._wake_all()
+            self._parked.notify_all()
         if late:
             raise wording.busy_queues(late)
 
@@ -98,7 +94,7 @@ class Dispatcher(Locked):
         with self._lock:
             self._open -= 1
             if self._open == 0:
-                self._wake_all()
+                self._parked.notify_all()
 
     def _schedule(self, strand: Strand) -> None:
         """Make an idle strand ready."""
@@ -114,7 +110,7 @@ class Dispatcher(Locked):
                 self._ready.append(strand)
                 return
             if when < self._timers.first():
-                self._watch.notify()  # it sleeps until a later time
+                self._parked.notify()  # all of them sleep until a later time
             self._timers.add(strand, when)
 
     def _expedite(self, strand: Strand | None) -> None:
@@ -160,26 +156,16 @@ class Dispatcher(Locked):
 
     def _wake(self) -> None:
         """If something is ready, see to it that a worker will notice."""
-        if self._woken or not self._ready:
+        may_run = len(self._running) < self._limit
+        if self._woken or not self._ready or (self._ticking and not may_run):
             return
-        if self._active >= self._limit:
-            if self._watching and not self._ticking:
-                self._ticking = True
-                self._watch.notify()  # those that run may be blocked
-        elif self._spots.notify():
+        if self._parked.notify():
             self._woken = True
-        elif self._watching:
-            self._woken = True
-            self._watch.notify()
-        elif self._hire() and self._workers == 1 and self.max_workers >= 4:
+        elif may_run and self._hire() and self._workers == 1 and self.max_workers >= 4:
             # With the first worker comes its stand-by: should the program end now, then from
             # 3.12 on the worker could start none. Not where the two and the two bare threads
             # would for a moment be more threads than allowed.
             self._hire()
-
-    def _wake_all(self) -> None:
-        self._spots.notify_all()
-        self._watch.notify_all()
 
     def _hire(self) -> bool:
         """Start a worker, by way of a bare thread; false if that is not possible.
@@ -204,11 +190,11 @@ class Dispatcher(Locked):
 
     def _promote(self, now: float) -> None:
         """Make ready what was on a timer until now."""
-        while self._timers.is_due(now):
-            self._ready.append(self._timers.pop())
+        while (strand := self._timers.pop_due(now)) is not None:
+            self._ready.append(strand)
 
     def _is_deserted(self, is_worker: bool) -> bool:
-        """Something is ready, and nobody but the caller, who waits, can run it."""
+        """Something is ready, and only the calling thread, which waits, can run it."""
         return bool(self._ready) and (not self._workers or (is_worker and not self._spare))
 
     def _put_back(self, strand: Strand, state: State) -> None:
@@ -223,92 +209,72 @@ class Dispatcher(Locked):
                 self._limit = 1
                 self._changed.notify_all()
                 if self._open == 0:
-                    self._watch.notify()  # a worker that stands by waits for nothing
+                    self._parked.notify_all()  # those that are parked wait for nothing
 
-    def _park(self) -> bool:
-        """Wait until this worker is active (true), or has nothing to stay for (false)."""
+    # -- workers
+
+    def _park(self) -> Strand | None:
+        """Under the lock: wait for a strand that this worker may run. None: it is to leave."""
         now = monotonic()
-        leave_at = now + self.idle_timeout / max(1, self._spare - self._watching)  # of a crowd soon
-        tick_at = NEVER  # while ticking: when the tick is over
-        seen = 0  # _progress when the tick began
-        watching = active = False
+        leave_at = now + self.idle_timeout / self._spare  # of a crowd soon
+        tick_at = NEVER  # when this worker is to judge whether those that run are blocked
+        seen = 0  # _progress when that tick began
+        strand: Strand | None = None
         while not self._stopped:
             self._woken = False  # whoever was woken: this one is awake and looks
             self._promote(now)
-            if self._ready and self._active >= self._limit and now >= tick_at:
-                if seen != self._progress:
-                    self._limit = 1
-                elif self._inside:
-                    # A whole tick, and nothing moved: a worker in a destination is blocked.
-                    # Those on their way to one are not; they wait for the GIL.
-                    self._epoch += 1
-                    self._active -= self._inside
-                    self._inside = 0
-                    self._limit *= 2
-            active = bool(self._ready) and self._active < self._limit
-            if active:
-                self._active += 1
+            if tick_at <= now:
+                self._judge(seen)
+                self._ticking, tick_at = False, NEVER
+            if self._ready and len(self._running) < self._limit:
+                strand = self._ready.popleft()
+                self._running.add(get_ident())
                 break
             if not (self._open or self._busy):
-                leave_at = now
-            if not self._watching:
-                self._watching = watching = True
-            # The one that keeps the time does not leave before the others.
-            needed = (self._open or self._busy) and (
-                self._active or self._spare > 1 or self._timers.first() < NEVER
-            )
-            if watching and needed and leave_at <= now:
-                leave_at = now + self.idle_timeout + TICK
-            if leave_at <= now:
                 break
-            if not watching:
-                self._spots.wait(leave_at - now)
-            else:
-                self._ticking = bool(self._ready)
-                if not self._ticking:
-                    tick_at = NEVER
-                elif tick_at == NEVER or tick_at <= now:
-                    tick_at = now + (TICK if self._limit == 1 else NEXT_TICK)
-                    seen = self._progress
-                self._watch.wait(min(leave_at, tick_at, self._timers.first()) - now)
+            if leave_at <= now:
+                if self._spare > 1 or not (self._running or self._timers.first() < NEVER):
+                    break
+                leave_at = now + self.idle_timeout + TICK  # the last one keeps the time
+            if self._ready and not self._ticking:
+                self._ticking = True
+                tick_at = now + (TICK if self._limit == 1 else NEXT_TICK)
+                seen = self._progress
+            self._parked.wait(min(leave_at, tick_at, self._timers.first()) - now)
             now = monotonic()
         self._spare -= 1
-        if watching:
-            self._watching = self._ticking = False
-        if not self._watching:
-            self._spots.notify()  # somebody else is to keep the time
-        return active
+        self._ticking = self._ticking and tick_at == NEVER  # another's
+        if self._timers.first() < NEVER:
+            self._parked.notify()  # another is to keep the time
+        self._wake()
+        return strand
 
-    # -- workers
+    def _judge(self, seen: int) -> None:
+        """A tick is over. If nothing moved, those that run are blocked."""
+        if seen != self._progress:
+            self._limit = 1
+        elif self._ready and self._running:
+            self._running.clear()
+            self._limit *= 2
 
     def _work(self) -> None:
         """A worker's life."""
         thread_state.here.runs_queues = True
-        new, active = True, False
+        me = get_ident()
         while True:
             with self._lock:
-                if active and not (self._ready and self._active <= self._limit):
-                    self._active -= 1
-                    active = False
-                if not active:
-                    self._spare += not new
-                    if not self._park():
-                        self._workers -= 1
-                        self._changed.notify_all()
-                        return
-                new = False
-                strand = self._ready.popleft()
-                epoch = self._epoch
-                self._inside += 1
-                self._wake()  # for another worker, or the watch
+                strand = self._park()
+                if strand is None:
+                    self._workers -= 1
+                    self._changed.notify_all()
+                    return
                 if not (self._woken or self._spare):
                     self._hire()  # somebody has to stand by, in case that user code blocks
             state = strand._run()
             with self._lock:
                 self._put_back(strand, state)
-                active = epoch == self._epoch  # else another has taken over since
-                if active:
-                    self._inside -= 1
+                self._running.discard(me)
+                self._spare += 1
             del strand  # perhaps the last reference: finalisers run, outside the lock
 
 

@@ -1,6 +1,7 @@
 """What runs one after the other: the dispatcher's side of a queue."""
 
 from enum import Enum, auto
+from typing import Any
 
 
 class State(Enum):
@@ -14,7 +15,7 @@ class State(Enum):
 class Strand:
     """A queue derives from it. It is idle, ready, running or on a timer."""
 
-    _timer: tuple[float, int] | None = None  # its time and ticket; the dispatcher's lock
+    _timer: tuple[float, int, Any] | None = None  # its entry there; the dispatcher's lock
 
     def _run(self) -> State:
         """Called by one thread at a time, under no lock."""

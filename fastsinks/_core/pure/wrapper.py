@@ -30,10 +30,9 @@ class Wrapper(Sink, Locked):
         with self._lock:
             self._closed = True
             self._changed.notify_all()
-            if self._closer == me:  # the inner close() calls back
+            # The inner close() calls back, or a queue that the closer may be waiting for.
+            if self._closer == me or (self._closer and thread_state.here.runs_queues):
                 return
-            if self._closer is not None and thread_state.here.runs_queues:
-                return  # the queue that has called may be what the other thread waits for
         if not self._changed.until(self._may_close, deadline):
             raise wording.still_closing(type(self).__name__)
         if self._closer != me:
@@ -53,10 +52,9 @@ class Wrapper(Sink, Locked):
 
     def _may_close(self) -> bool:
         """Under the lock: the first to ask is the closer, the others wait until it has ended."""
-        me = get_ident()  # no call from the look to the assignment: a signal's handler may close
         if self._closer is None and not self._finished:
-            self._closer = me
-        return self._finished or self._closer == me
+            self._closer = get_ident()
+        return self._finished or self._closer == get_ident()
 
     def _interrupt(self) -> None:
         """For subclasses: the sink has just been closed; no lock is held."""
