@@ -9,7 +9,8 @@ from typing import Any
 from .. import arguments, wording
 from ..channel_events import ChannelEvents
 from ..errors import SinkClosedError
-from .locked import Locked, look_for_fork
+from ..fork import look_for_fork
+from .locked import Locked
 from .sink import Sink
 
 

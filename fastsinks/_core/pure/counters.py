@@ -1,16 +1,13 @@
 """What became of the attempts at an endpoint."""
 
+from collections import Counter
 from operator import attrgetter
 
 from .locked import Locked
 
 
 class Counters(Locked):
-    """Counts attempts by outcome, in events. Any thread may count and read; nothing blocks.
-
-    What is counted is added with no call between reading and writing: a signal's handler, which
-    may count as well, runs after calls.
-    """
+    """Counts attempts by outcome, in events. Any thread may count and read; nothing blocks."""
 
     successes = property(attrgetter("_successes"))
     failures = property(attrgetter("_failures"))
@@ -18,21 +15,19 @@ class Counters(Locked):
 
     def __init__(self) -> None:
         super().__init__()
-        self._statuses: dict[str, int] = {}
+        self._statuses: Counter[str] = Counter()
         self._successes = self._failures = self._errors = 0
 
     def success(self, status: str, count: int) -> None:
         """``count`` events were answered with ``status``, such as ``"200 OK"``: accepted."""
         with self._lock:
             self._successes += count
-            self._statuses.setdefault(status, 0)
             self._statuses[status] += count
 
     def failure(self, status: str, count: int) -> None:
         """``count`` events were answered with ``status``: not accepted."""
         with self._lock:
             self._failures += count
-            self._statuses.setdefault(status, 0)
             self._statuses[status] += count
 
     def error(self, count: int) -> None:
@@ -42,4 +37,4 @@ class Counters(Locked):
 
     def statuses(self) -> dict[str, int]:
         with self._lock:
-            return self._statuses.copy()
+            return dict(self._statuses)

@@ -10,7 +10,6 @@ from .strand import Strand
 class Delivery:
     """How far one block has got. Guarded by its sink's turn, but for ``taken``."""
 
-    held = False  # it has the sink's turn
     done = 0  # events that are finished, from the front
     taken = False  # by a closer that could not wait, which has accounted for the rest
     waited = False  # the wait that the strategy asked for is over

@@ -1,18 +1,16 @@
 """What a queue has taken from its backlog and not accounted for."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .delivery import Delivery
 
 
-class Flight:
-    """Events in flight. The queue's lock guards which flight is its own, and so who is to
-    account for it: whoever takes it from the queue."""
+class Flight(NamedTuple):
+    """Events in flight. Whoever takes it from the queue, under its lock, accounts for them."""
 
-    def __init__(self, events: list[Any], since: list[float], delivery: Delivery | None) -> None:
-        self.events = events  # never changed
-        self.since = since  # when each was accepted, where that is measured
-        self.delivery = delivery  # how far a RetryingSink has got with them
+    events: list[Any]  # never changed
+    since: list[float]  # when each was accepted
+    delivery: Delivery | None  # how far a RetryingSink has got with them
 
     @property
     def done(self) -> int:

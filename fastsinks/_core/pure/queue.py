@@ -22,6 +22,7 @@ from typing import Any
 from .. import arguments, callbacks, log, thread_state, wording
 from ..arguments import FOREVER
 from ..errors import CloseTimeoutError
+from ..fork import look_for_fork
 from ..log import describe_error
 from ..queue_options import queue_options
 from ..stats import QueueStats
@@ -31,7 +32,7 @@ from .destination import Destination
 from .dispatcher import Dispatcher, default_dispatcher
 from .flight import Flight
 from .latency import Latency
-from .locked import Locked, look_for_fork
+from .locked import Locked
 from .retrying import RetryingSink
 from .sink import Sink
 from .strand import State, Strand
@@ -130,13 +131,19 @@ class Queue(Sink, Strand, Locked):
             self._accept(block)
 
     def _accept(self, events: tuple[Any, ...]) -> None:
-        """Wait or discard if there is no room, count, append, tell listeners."""
+        """Wait or discard if there is no room, count, tell listeners, append."""
         evicted: list[Any] = []
         refused: list[Any] = []
         self._changed.until(lambda: self._admit(events, evicted, refused))
         try:
-            if self._listeners:
-                self._announce(events, not refused)
+            if self._listeners:  # first they, so that no egress comes before its ingress
+                self._announce(events)
+                if not refused:
+                    self._append(events)
+        except BaseException:
+            if not refused:
+                self._withdraw(len(events))
+            raise
         finally:
             if evicted or refused:
                 self._report_drops(evicted or refused, wording.QUEUE_FULL)
@@ -159,45 +166,41 @@ class Queue(Sink, Strand, Locked):
                 evicted.extend(self._backlog.popleft()[0] for _ in range(over))
             else:
                 refused.extend(events)
-        # No call within an addition: a signal's handler may write, too.
-        n, discarded = len(events), len(evicted) + len(refused)
-        self._accepted += n  # holds the place while ingress() runs, without the lock
-        self._dropped += discarded
+        self._accepted += len(events)  # holds their place while ingress() runs
+        self._dropped += len(evicted) + len(refused)
         if not (self._listeners or refused):
             self._append(events)
         return True
 
-    def _announce(self, events: tuple[Any, ...], append: bool) -> None:
-        """Tell the listeners first, so that no egress comes before its ingress."""
-        me, n = get_ident(), len(events)
+    def _announce(self, events: tuple[Any, ...]) -> None:
+        """Tell the listeners of events to come."""
+        me = get_ident()
         self._announcers.append(me)
         try:
             callbacks.tell_all(self._listeners, "ingress", events)
-            if append:
-                with self._lock:
-                    if self._closing.abandoned:
-                        raise wording.closed_meanwhile(self._name)
-                    self._append(events)
-        except BaseException:
-            if append:
-                with self._lock:
-                    self._accepted -= n
-                    self._changed.notify_all()
-                    if self._closed:  # close() may have found nothing to do but wait for this
-                        self._make_ready()
-            raise
         finally:
             self._announcers.remove(me)
 
     def _append(self, events: tuple[Any, ...]) -> None:
-        """Under the lock: append what has been accepted."""
-        n, now = len(events), monotonic()
-        self._backlog += [(event, now) for event in events]
-        self._appended += n
-        self._make_ready()
+        """Append what has been admitted."""
+        now = monotonic()
+        with self._lock:
+            if self._closing.abandoned:
+                raise wording.closed_meanwhile(self._name)
+            self._backlog += [(event, now) for event in events]
+            self._appended += len(events)
+            self._make_ready()
+
+    def _withdraw(self, n: int) -> None:
+        """They are not appended after all."""
+        with self._lock:
+            self._accepted -= n
+            self._changed.notify_all()
+            if self._closed:  # close() may have found nothing to do but wait for this
+                self._make_ready()
 
     def _make_ready(self) -> None:
-        """Under the lock: something was appended."""
+        """Under the lock: there is something to do."""
         if not self._scheduled:
             self._scheduled = True
             self._dispatcher._schedule(self)
@@ -304,8 +307,7 @@ class Queue(Sink, Strand, Locked):
             self._delivered += delivered
             if self._closing.abandoned:
                 self._closing.left, dropped = dropped, []
-            n = len(dropped)
-            self._dropped += n
+            self._dropped += len(dropped)
             self._changed.notify_all()
         try:
             if dropped:
@@ -423,9 +425,8 @@ class Queue(Sink, Strand, Locked):
                 flight.delivery.taken = True
             passed, rest = flight.events[: flight.done], flight.events[flight.done :]
             left = [*closing.left, *rest, *(event for event, _ in waiting)]
-            done, n = len(passed), len(left)
-            self._delivered += done
-            self._dropped += n
+            self._delivered += len(passed)
+            self._dropped += len(left)
             late, closing.finished = not closing.finished, True
             closing.left, error = (), closing.take_error()
             self._changed.notify_all()

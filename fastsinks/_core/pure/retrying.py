@@ -78,7 +78,7 @@ class RetryingSink(Wrapper):
     def _step(self, delivery: Delivery) -> float | None:
         """At most one attempt: seconds until the next step, or None when all is finished."""
         # Nested, if the sink or the dead letter wrote to us: it would wait for itself.
-        if not delivery.held and self._owner != get_ident():
+        if self._current is not delivery and self._owner != get_ident():
             self._changed.until(lambda: self._take_turn(delivery))
         wait: float | None = None
         try:
@@ -96,12 +96,10 @@ class RetryingSink(Wrapper):
             # A signal's handler may write during the back-off of its own thread: nested, too.
             return self._current.thread == get_ident()
         self._current = delivery
-        delivery.held = True
         return True
 
     def _end_turn(self, delivery: Delivery) -> None:
         with self._lock:
-            delivery.held = False
             if self._current is delivery:
                 self._current = None
                 self._changed.notify_all()
@@ -177,9 +175,8 @@ class RetryingSink(Wrapper):
             self._log.drops(piece[0], error)
             callbacks.bury(self._dead_letter, piece)
             return
-        n = len(piece)
-        self._retries += n
-        self._log.retries(piece[0], error, n)
+        self._retries += len(piece)
+        self._log.retries(piece[0], error, len(piece))
         callbacks.tell_all(self._listeners, "retry", piece, error)
 
     def _after_fork(self) -> None:
