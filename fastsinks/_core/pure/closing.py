@@ -22,14 +22,15 @@ class Closing:
 
     def start(self) -> bool:
         """Whether the caller is the one to close dst."""
-        mine, self.started = not self.started, True
-        return mine
+        begun, self.started = self.started, True
+        return not begun
 
     def abandon(self) -> bool:
         """Whether the caller, whose deadline has passed, is the one to say what is left."""
-        mine = not (self.abandoned or self.finished)
-        self.abandoned = self.abandoned or mine
-        return mine
+        if self.abandoned or self.finished:
+            return False
+        self.abandoned = True
+        return True
 
     def take_error(self) -> BaseException | None:
         error, self.error = self.error, None

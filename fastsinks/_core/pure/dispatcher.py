@@ -161,17 +161,18 @@ class Dispatcher(Locked):
             return
         if self._parked.notify():
             self._woken = True
-        elif may_run and self._hire() and self._workers == 1 and self.max_workers >= 4:
+        elif may_run and not self._spare:  # else one is awake, or coming, and looks
             # With the first worker comes its stand-by: should the program end now, then from
             # 3.12 on the worker could start none. Not where the two and the two bare threads
             # would for a moment be more threads than allowed.
-            self._hire()
+            if self._hire() and self._workers == 1 and self.max_workers >= 4:
+                self._hire()
 
     def _hire(self) -> bool:
         """Start a worker, by way of a bare thread; false if that is not possible.
 
-        ``threading.Thread.start()`` takes locks of threading's, which this thread may hold if a
-        finaliser or a signal's handler got us here, and waits for the new thread.
+        ``threading.Thread.start()`` waits, for the new thread and for locks of threading's,
+        which this thread may hold if a finaliser got us here.
         """
         if self._workers >= self.max_workers or self._stopped:
             return False
@@ -198,8 +199,7 @@ class Dispatcher(Locked):
         return bool(self._ready) and (not self._workers or (is_worker and not self._spare))
 
     def _put_back(self, strand: Strand, state: State) -> None:
-        """After a run. With IDLE the strand may already be ready again, or run elsewhere:
-        only its count is looked after here."""
+        """After a run. With IDLE the strand may already be ready again, or run elsewhere."""
         self._progress += 1
         if state is State.READY:
             self._ready.append(strand)
@@ -263,6 +263,7 @@ class Dispatcher(Locked):
         me = get_ident()
         while True:
             with self._lock:
+                self._running.discard(me)  # only now: else another would take its place
                 strand = self._park()
                 if strand is None:
                     self._workers -= 1
@@ -273,7 +274,6 @@ class Dispatcher(Locked):
             state = strand._run()
             with self._lock:
                 self._put_back(strand, state)
-                self._running.discard(me)
                 self._spare += 1
             del strand  # perhaps the last reference: finalisers run, outside the lock
 
