@@ -10,7 +10,6 @@ from time import monotonic
 from typing import Any
 
 from .. import arguments, thread_state, wording
-from ..arguments import FOREVER
 from ..errors import SinkClosedError
 from ..refusals import Refusals, close_each
 from .destination import Destination
@@ -104,7 +103,7 @@ class Broadcaster(Sink, Locked):
                         continue
                     self._closer = me
             if block is None:
-                fatal = self._close_all(FOREVER) or fatal
+                fatal = self._close_all(arguments.FOREVER) or fatal
             else:
                 fatal = self._fan_out(block) or fatal
         if fatal is not None:
@@ -163,7 +162,7 @@ class Broadcaster(Sink, Locked):
         if not self._changed.until(lambda: self._may_close(deadline), deadline):
             raise wording.still_closing("the broadcaster")
         if self._closer == me:
-            self._end_turn(self._close_all(FOREVER if timeout is None else deadline))
+            self._end_turn(self._close_all(arguments.FOREVER if timeout is None else deadline))
 
     def _may_close(self, deadline: float) -> bool:
         """Under the lock: take the turn, to close all, unless another thread has done so."""

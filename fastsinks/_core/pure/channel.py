@@ -9,7 +9,6 @@ from typing import Any
 from .. import arguments, wording
 from ..channel_events import ChannelEvents
 from ..errors import SinkClosedError
-from ..fork import look_for_fork
 from .locked import Locked
 from .sink import Sink
 
@@ -40,8 +39,8 @@ class Channel(Sink, Locked):
         super().__init__()
 
     def __len__(self) -> int:
-        look_for_fork()
-        return len(self._offers) if self._buffer else 0
+        with self._lock:
+            return len(self._offers) if self._buffer else 0
 
     def write(self, event: Any, /) -> None:
         """Offer an event; blocks until there is room for it, or a reader took it."""

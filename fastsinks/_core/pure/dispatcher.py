@@ -161,12 +161,13 @@ class Dispatcher(Locked):
             return
         if self._parked.notify():
             self._woken = True
-        elif may_run and not self._spare:  # else one is awake, or coming, and looks
+        elif self._spare or not may_run:
+            return  # one is awake, or coming, and will look
+        elif self._hire() and self._workers == 1 and self.max_workers >= 4:
             # With the first worker comes its stand-by: should the program end now, then from
             # 3.12 on the worker could start none. Not where the two and the two bare threads
             # would for a moment be more threads than allowed.
-            if self._hire() and self._workers == 1 and self.max_workers >= 4:
-                self._hire()
+            self._hire()
 
     def _hire(self) -> bool:
         """Start a worker, by way of a bare thread; false if that is not possible.
@@ -280,7 +281,7 @@ class Dispatcher(Locked):
 
 def _start(dispatcher: Dispatcher) -> None:
     """In a bare thread: start a worker that threading knows, and logs can name; or be it, if
-    the interpreter has begun to shut down since, for from 3.12 on no thread can start then."""
+    the interpreter is shutting down, for from 3.12 on no thread can start then."""
     name = f"{dispatcher.name}-worker"
     try:
         threading.Thread(target=dispatcher._work, name=name, daemon=True).start()

@@ -11,12 +11,11 @@ from time import monotonic
 from typing import Any
 
 from .. import arguments, callbacks
-from ..arguments import FOREVER
 from ..errors import SinkClosedError
 from ..retry_log import RetryLog
 from .delivery import Delivery
 from .sink import Sink
-from .strategy import own_limits
+from .strategy import Bounded
 from .wrapper import Wrapper
 
 WHOLE = 1 << 62  # more events than any block has
@@ -38,7 +37,9 @@ class RetryingSink(Wrapper):
     ) -> None:
         super().__init__(sink)
         self._strategy = arguments.strategy(strategy)
-        self._limits = own_limits(strategy)
+        # With a strategy of ours, this sink counts an event's attempts.
+        ours = isinstance(strategy, Bounded) and type(strategy).failure is Bounded.failure
+        self._limits: Bounded | None = strategy if ours else None
         self._listeners = arguments.listeners(listeners, "active", "retry")
         self._dead_letter = arguments.dead_letter(dead_letter)
         self._fits = arguments.own_fit(sink, Sink) is not None
@@ -141,7 +142,7 @@ class RetryingSink(Wrapper):
             if wait > 0:
                 delivery.waited = True
                 self._log.backs_off(wait)
-                return min(wait, FOREVER)
+                return min(wait, arguments.FOREVER)
         delivery.waited, delivery.not_before = False, 0.0
         return 0.0
 

@@ -105,9 +105,3 @@ class ExponentialBackoff(Bounded):
 
     def proceed(self, event: Any) -> float:
         return rules.exponential(self._failures, self._base, self._factor, self._max)
-
-
-def own_limits(strategy: Any) -> Bounded | None:
-    """The strategy, if its failure() is ours: its sink then counts an event's attempts."""
-    ours = isinstance(strategy, Bounded) and type(strategy).failure is Bounded.failure
-    return strategy if ours else None

@@ -5,7 +5,6 @@ from time import monotonic
 from typing import Any
 
 from .. import arguments, callbacks, thread_state, wording
-from ..arguments import FOREVER
 from .destination import Destination
 from .locked import Locked
 from .sink import Sink
@@ -40,7 +39,7 @@ class Wrapper(Sink, Locked):
         finished = True
         try:
             self._interrupt()
-            left = FOREVER if timeout is None else deadline - monotonic()
+            left = arguments.FOREVER if timeout is None else deadline - monotonic()
             callbacks.close(self._dst.sink, left)
         except BaseException as error:
             finished = isinstance(error, Exception)
