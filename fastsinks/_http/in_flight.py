@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import weakref
 from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 
-from .._core.condition import Condition
 from .._core.errors import SinkClosedError
+from .._core.locked import Locked
 from .exchange import Exchange
 
 
-class InFlight:
+class InFlight(Locked):
     """What one sink has in flight in one process: at most ``permits`` exchanges at a time.
 
     It also knows their sockets, so that a close can interrupt them. The lock is re-entrant:
@@ -26,8 +25,7 @@ class InFlight:
 
     def __init__(self, permits: int) -> None:
         self._permits = permits
-        self._lock = threading.RLock()
-        self._changed = Condition(self._lock)
+        super().__init__()
         # All below is guarded by _lock.
         self._exchanges: dict[int, Exchange] = {}  # by the ident of the thread
         # Open ones, idle connections included; those that a signal left behind close themselves.

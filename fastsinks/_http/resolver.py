@@ -7,8 +7,8 @@ import socket
 import threading
 from typing import Any
 
-from .._core.condition import Condition
 from .._core.errors import SinkClosedError
+from .._core.locked import Locked
 from .addresses import Allow, choose
 from .exchange import Exchange
 
@@ -23,7 +23,7 @@ class Lookup:
         self.orphaned = False  # a signal struck the thread that began it: it may never be done
 
 
-class Resolver:
+class Resolver(Locked):
     """Finds the addresses that one sink may connect to, in one process.
 
     The system's resolver can take half a minute and cannot be interrupted. A thread of its
@@ -33,8 +33,7 @@ class Resolver:
 
     def __init__(self, allow: Allow | None) -> None:
         self._allow = allow
-        self._lock = threading.RLock()
-        self._changed = Condition(self._lock)
+        super().__init__()
         # Guarded by _lock.
         self._lookups: dict[tuple[str, int], Lookup] = {}
         self._closed = False

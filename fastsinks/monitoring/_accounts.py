@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from time import monotonic, time
 from weakref import WeakSet
 
-from .._core.per_process import PerProcess
+from .._core.locked import Locked
 from .._core.stats import LATENCY_BOUNDS
 from ..endpoint import Endpoint, open_endpoints, registry
 from ._text import encodable
@@ -79,17 +78,15 @@ class Closed:
         self.at = time()
 
 
-class Accounts:
+class Accounts(Locked):
     """Reads the open endpoints and remembers the closed ones. One per process.
 
     What is remembered grows with the number of different names, not of endpoints. The
-    lock is held for a few dict operations, never while an endpoint is read. It is
-    re-entrant because a signal handler may close an endpoint while its own thread is in
-    here.
+    lock is held for a few dict operations, never while an endpoint is read.
     """
 
     def __init__(self) -> None:
-        self._lock = PerProcess(threading.RLock)
+        super().__init__()
         # All below is guarded by _lock.
         self._known: WeakSet[Endpoint] = WeakSet()  # closed ones that were here
         self._closing: dict[int, tuple[Endpoint, float]] = {}  # whose counts may change still
@@ -99,7 +96,7 @@ class Accounts:
     def closed(self, endpoint: Endpoint) -> None:
         """Keep the counts of ``endpoint``. May be called more than once."""
         last = Closed(endpoint)
-        with self._lock.get():
+        with self._lock:
             if endpoint in self._known:
                 return
             self._known.add(endpoint)
@@ -119,7 +116,7 @@ class Accounts:
 
         opened = open_endpoints()
         self._finish()
-        with self._lock.get():
+        with self._lock:
             for total in self._totals.values():
                 account(total.name).merge(total)
             endpoints = [endpoint for endpoint, _ in self._closing.values()]
@@ -130,12 +127,12 @@ class Accounts:
 
     def latest_closed(self, limit: int) -> list[Closed]:
         """The endpoints that were closed last, one of each name, in that order."""
-        with self._lock.get():
+        with self._lock:
             return list(self._closed.values())[-limit:]
 
     def forget(self) -> None:
         """Forget what closed endpoints had counted."""
-        with self._lock.get():
+        with self._lock:
             self._closing.clear()
             self._totals.clear()
             self._closed.clear()
@@ -148,7 +145,7 @@ class Accounts:
                 break
             final = Account(encodable(endpoint.name))
             final.add(endpoint)
-            with self._lock.get():
+            with self._lock:
                 if self._closing.pop(key, None) is not None:
                     self._totals.setdefault(final.name, Account(final.name)).merge(final)
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
 from .._core import log
-from .._core.fork import mind_forks
+from .._core.locked import Locked
 from .._core.log import describe_error
 from ._app import wsgi_app
 
@@ -113,14 +113,13 @@ class _HTTPServer(ThreadingMixIn, WSGIServer):
                 self._changed.wait_for(lambda: not self._connections, timeout)
 
 
-class Server:
+class Server(Locked):
     """Serves ``wsgi_app`` until ``close``, or until the process ends; see ``serve``."""
 
     def __init__(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._server = _HTTPServer((host, port), family)
         self._owner = os.getpid()
-        self._lock = threading.Lock()
         self._closed = False  # _lock
         self._thread = threading.Thread(
             target=self._server.serve_forever,
@@ -129,7 +128,7 @@ class Server:
             daemon=True,
         )
         self._thread.start()
-        mind_forks(self)
+        super().__init__()
 
     @property
     def url(self) -> str:
@@ -159,8 +158,8 @@ class Server:
 
     def _after_fork(self) -> None:
         """A child process has the sockets and not the threads."""
+        super()._after_fork()
         self._server.socket.close()
-        self._lock = threading.Lock()
         self._closed = True
 
     def __enter__(self) -> Self:

@@ -11,9 +11,9 @@ from typing import Any
 
 from .. import arguments, thread_state, wording
 from ..errors import SinkClosedError
+from ..locked import Locked
 from ..refusals import Refusals, close_each
 from .destination import Destination
-from .locked import Locked
 from .sink import Sink
 
 

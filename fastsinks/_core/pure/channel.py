@@ -9,7 +9,7 @@ from typing import Any
 from .. import arguments, wording
 from ..channel_events import ChannelEvents
 from ..errors import SinkClosedError
-from .locked import Locked
+from ..locked import Locked
 from .sink import Sink
 
 

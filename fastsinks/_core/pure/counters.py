@@ -3,7 +3,7 @@
 from collections import Counter
 from operator import attrgetter
 
-from .locked import Locked
+from ..locked import Locked
 
 
 class Counters(Locked):

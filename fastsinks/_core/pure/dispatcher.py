@@ -19,7 +19,7 @@ from typing import Any
 from .. import arguments, thread_state, wording
 from ..atexit import at_exit, close_dispatchers
 from ..condition import NEVER, Condition
-from .locked import Locked
+from ..locked import Locked
 from .strand import State, Strand
 from .timers import Timers
 

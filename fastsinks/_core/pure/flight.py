@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from .. import arguments, callbacks, log, thread_state, wording
 from ..errors import CloseTimeoutError
+from ..locked import Locked
 from ..queue_options import queue_options
 from .closing import Closing
 from .delivery import Delivery
 from .destination import Destination
 from .dispatcher import Dispatcher, default_dispatcher
 from .latency import Latency
-from .locked import Locked
 from .retrying import RetryingSink
 from .sink import Sink
 from .strand import State, Strand

@@ -5,7 +5,7 @@ from typing import Any
 
 from .. import arguments, wording
 from ..errors import SinkClosedError
-from .locked import Locked
+from ..locked import Locked
 
 
 class Sink:

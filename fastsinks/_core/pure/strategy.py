@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import arguments
 from .. import backoff as rules
-from .locked import Locked
+from ..locked import Locked
 
 
 class RetryStrategy:

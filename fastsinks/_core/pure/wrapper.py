@@ -5,8 +5,8 @@ from time import monotonic
 from typing import Any
 
 from .. import arguments, callbacks, thread_state, wording
+from ..locked import Locked
 from .destination import Destination
-from .locked import Locked
 from .sink import Sink
 
 

@@ -1,11 +1,19 @@
-"""What the twin alone needs: objects with a lock, which a fork makes anew."""
+"""Objects with a lock, which a fork makes anew: in the twin, over HTTP, and in monitoring."""
 
+from __future__ import annotations
+
+import os
 import threading
+import weakref
 from typing import Any
 
-from .. import wording
-from ..condition import Condition
-from ..fork import look_for_fork, mind_forks
+from . import wording
+from .condition import Condition
+from .per_process import PerProcess
+
+_all: weakref.WeakSet[Locked] = weakref.WeakSet()
+_turn = PerProcess(threading.RLock)
+_process = _begun = os.getpid()
 
 
 class Locked:
@@ -18,13 +26,14 @@ class Locked:
     def __init__(self) -> None:
         """To be called when all that ``_after_fork`` looks at is there."""
         self._make_lock()
-        mind_forks(self)
+        _all.add(self)
 
     def _make_lock(self) -> None:
         lock = threading.RLock()
         self._own = lock, Condition(lock)
 
     def _after_fork(self) -> None:
+        """In a child, where only the thread that forked is there: forget the others."""
         self._make_lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -35,10 +44,31 @@ class Locked:
 
     @property
     def _lock(self) -> Any:
-        look_for_fork()
+        _look_for_fork()
         return self._own[0]
 
     @property
     def _changed(self) -> Condition:
-        look_for_fork()
+        _look_for_fork()
         return self._own[1]
+
+
+def _look_for_fork() -> None:
+    """In a child, call ``_after_fork`` of all, once.
+
+    Python calls this after a fork, and each use of a lock does: C code may fork and not tell
+    Python.
+    """
+    global _process, _begun
+    process = os.getpid()
+    if process == _process:
+        return
+    with _turn.get():
+        if process != _begun:  # else it is done, or under way and a finaliser got us here
+            _begun = process
+            for thing in list(_all):
+                thing._after_fork()
+            _process = process
+
+
+os.register_at_fork(after_in_child=_look_for_fork)
