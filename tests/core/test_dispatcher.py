@@ -97,6 +97,27 @@ class TestWorkers:
         queue.close()
         dispatcher.close()
 
+    def test_a_finaliser_on_the_only_one_may_wait_for_another_queue(self, gate):
+        dispatcher = Dispatcher(max_workers=1)
+        dst, waited, flushed = Recorder(), threading.Event(), []
+
+        class Last(Recorder):
+            def __del__(self):
+                other.write("farewell")
+                flushed.append(other.flush(DEADLINE))
+                waited.set()
+
+        with Queue(dst, dispatcher=dispatcher) as other:
+            queue = Queue(Last(gate), dispatcher=dispatcher)
+            queue.write("one")
+            gate.wait_entered()
+            del queue  # the worker has the last reference
+            gate.open()
+            assert waited.wait(2 * DEADLINE)
+        assert flushed == [True]
+        assert dst.events == ["farewell"]
+        dispatcher.close()
+
 
 class TestFairness:
     def test_blocked_queues_hold_nobody_up(self, gate):

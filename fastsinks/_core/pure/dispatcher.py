@@ -261,10 +261,13 @@ class Dispatcher(Locked):
     def _work(self) -> None:
         """A worker's life."""
         thread_state.here.runs_queues = True
-        me = get_ident()
+        new = True
         while True:
             with self._lock:
-                self._running.discard(me)  # only now: else another would take its place
+                if not new:  # only now, for a finaliser has run: see below
+                    self._running.discard(get_ident())
+                    self._spare += 1
+                new = False
                 strand = self._park()
                 if strand is None:
                     self._workers -= 1
@@ -275,7 +278,6 @@ class Dispatcher(Locked):
             state = strand._run()
             with self._lock:
                 self._put_back(strand, state)
-                self._spare += 1
             del strand  # perhaps the last reference: finalisers run, outside the lock
 
 
