@@ -1,7 +1,7 @@
 """What a queue has taken from its backlog and not accounted for, and the class that delivers it.
 
 A worker takes what is next, calls the destination with no lock held, and accounts for what
-came of it, unless a closer that abandons the queue has taken the flight meanwhile.
+came of it. A closer that abandons the queue may have taken the flight meanwhile.
 """
 
 import sys
