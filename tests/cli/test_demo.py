@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support import DEADLINE, eventually, python_environment
+from support import DEADLINE, eventually
+from support.processes import python_environment
 
 import fastsinks
 from fastsinks._cli import demo

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support import DEADLINE, LONG, probe
+from support import DEADLINE, LONG
+from support.processes import probe
 
 import fastsinks
 from fastsinks import Dispatcher, NullSink, Queue

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from programs.operations import KINDS
-from support import at_length, python_environment
+from support import at_length
+from support.processes import python_environment
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(120)]
 

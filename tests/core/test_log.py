@@ -5,17 +5,8 @@ import logging
 import threading
 
 import pytest
-from support import (
-    DEADLINE,
-    UNNAMEABLE,
-    Fails,
-    Mute,
-    Recorder,
-    Task,
-    Waits,
-    check_program,
-    ledger,
-)
+from support import DEADLINE, UNNAMEABLE, Fails, Mute, Recorder, Task, Waits, ledger
+from support.processes import check_program
 
 from fastsinks import Breaker, Broadcaster, CloseTimeoutError, Queue, RetryingSink, SinkClosedError
 

@@ -23,13 +23,11 @@ from support import (
     RefusedError,
     Task,
     Waits,
-    check_program,
     eventually,
     ledger,
-    program_command,
-    python_environment,
     together,
 )
+from support.processes import check_program, program_command, python_environment
 
 from fastsinks import (
     Breaker,

@@ -7,16 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from support import (
-    DEADLINE,
-    LONG,
-    Gate,
-    Recorder,
-    Task,
-    Waits,
-    check_program,
-    eventually,
-)
+from support import DEADLINE, LONG, Gate, Recorder, Task, Waits, eventually
+from support.processes import check_program
 from support.receiver import (
     Receiver,
     accepting_receiver,  # noqa: F401  (a fixture)

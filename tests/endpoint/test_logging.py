@@ -17,11 +17,11 @@ from support import (
     Gate,
     Recorder,
     Task,
-    check_program,
     eventually,
     ledger,
 )
 from support.monitored import NOWHERE, stopped
+from support.processes import check_program
 from support.receiver import Receiver, answer
 
 from fastsinks import (

@@ -12,7 +12,8 @@ import weakref
 from typing import Any
 
 import pytest
-from support import BAD_SECONDS, DEADLINE, LONG, Task, check_program, interrupt, parked
+from support import BAD_SECONDS, DEADLINE, LONG, Task, interrupt, parked
+from support.processes import check_program
 from support.receiver import Receiver, answer, drip, head, raw, stall
 
 from fastsinks import DeliveryError, SinkClosedError

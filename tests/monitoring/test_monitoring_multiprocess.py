@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from support import check_program, eventually
+from support import eventually
 from support.gunicorn_server import Gunicorn
 from support.monitored import exported, get, samples, value
+from support.processes import check_program
 from support.receiver import Receiver
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from support import DEADLINE, Task, check_program, probe, together
+from support import DEADLINE, Task, together
 from support.monitored import (
     NOWHERE,
     ask,
@@ -22,6 +22,7 @@ from support.monitored import (
     samples,
     value,
 )
+from support.processes import check_program, probe
 
 from fastsinks import Endpoint, monitoring
 

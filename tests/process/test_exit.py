@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from support import at_length, check_program, run_program
+from support import at_length
+from support.processes import check_program, run_program
 
 LINES = [str(number) for number in range(200)]
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support import program_command, python_environment
+from support.processes import program_command, python_environment
 from support.receiver import Behaviour, Connection, Receiver, Request, head
 
 AT_A_TIME = 4

@@ -1,7 +1,7 @@
 """Fork: the child delivers none of its parent's events and has queues that work at once."""
 
 import pytest
-from support import check_program
+from support.processes import check_program
 
 
 def test_pending_events_stay_with_the_parent():

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from support import Gate, eventually, program_command, python_environment
+from support import Gate, eventually
 from support.gunicorn_server import Gunicorn
 from support.monitored import get
+from support.processes import program_command, python_environment
 from support.receiver import Connection, Receiver, Request, answer, when
 
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
-from support import check_program
+from support.processes import check_program
 from support.receiver import Receiver, answer
 
 

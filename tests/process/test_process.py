@@ -2,7 +2,8 @@
 
 import threading
 
-from support import check_program, together
+from support import together
+from support.processes import check_program
 
 from fastsinks._core.per_process import PerProcess
 

@@ -23,9 +23,8 @@ from support import (
     ledger,
     parked,
     parked_process,
-    program_command,
-    python_environment,
 )
+from support.processes import program_command, python_environment
 from support.receiver import Receiver, stall
 
 from fastsinks import (

@@ -24,9 +24,9 @@ from support import (
     Task,
     Waits,
     ledger,
-    program_command,
     strike_at,
 )
+from support.processes import program_command
 from support.receiver import Receiver
 
 from fastsinks import (

@@ -26,13 +26,13 @@ from support import (
     Recorder,
     Task,
     Waits,
-    alone,
     at_length,
     eventually,
     ledger,
     os_threads,
     strike_at,
 )
+from support.processes import alone
 
 from fastsinks import (
     Breaker,

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from support import program_command, python_environment
+from support.processes import program_command, python_environment
 
 YEARS = 3
 UNSHARE = ["unshare", "--map-root-user", "--time", "--fork", "--monotonic", str(YEARS * 31557600)]

@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from support import run_program
+from support.processes import run_program
 
 from fastsinks import EndpointMetrics
 from fastsinks._cli.demo import Finding

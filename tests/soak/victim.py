@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import python_environment
+from support.processes import python_environment
 
 from fastsinks._cli.demo import Plan, Process
 

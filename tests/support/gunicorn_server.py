@@ -12,7 +12,8 @@ from typing import Self
 
 import pytest
 
-from support import DEADLINE, python_environment
+from support import DEADLINE
+from support.processes import python_environment
 
 
 class Gunicorn:
