@@ -1,7 +1,8 @@
 # make demo    see it work          make build   sdist and wheel in dist/
 # make test    both backends, some minutes: what to run after a change; ARGS="-k queue -x"
 # make test-all  everything, in its full length
-# make lint    ruff, mypy, stubtest
+# make coverage  which lines that runs; fails below its floors
+# make lint      ruff, mypy, stubtest
 # make exits   300 programs end each way; ARGS="--exits 50 --seed 42"
 # make soak    two minutes of chaos, then a ledger; ARGS="--seconds 600 --seed 42"
 # make clean   everything that make made
@@ -25,7 +26,7 @@ ARGS ?=
 bin := $(VENV)/bin
 sources := setup.py $(wildcard src_c/fastsinks/_core/*.pyx src_c/fastsinks/_core/*.pxd src_c/fastsinks/_core/*.h)
 
-.PHONY: demo test test-all exits sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
+.PHONY: demo test test-all coverage exits sanitize test-freethreaded tsan soak lint build clean bench bench-check bench-record
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -37,6 +38,9 @@ test: $(VENV)/.built
 
 test-all: $(VENV)/.built
 	tools/suite $(bin)/python --full $(ARGS)
+
+coverage: $(VENV)/.built
+	$(bin)/python -P tools/measure_coverage.py $(ARGS)
 
 exits: $(VENV)/.built
 	tools/suite $(bin)/python tests/process/test_exit_runs.py --exits 300 $(ARGS)

@@ -1,10 +1,11 @@
 """Compiles src_c/fastsinks/_core/*.pyx to the extension modules fastsinks._core.*.
 
-Everything else about the package is said in pyproject.toml. Two environment
+Everything else about the package is said in pyproject.toml. Three environment
 variables change the compiler's flags:
 
 FASTSINKS_WERROR=1              warnings are errors (CI)
 FASTSINKS_SANITIZE=address,...  build with -fsanitize=address,...
+FASTSINKS_COVERAGE=1            count for gcov which lines of the .pyx, .pxd and .h run
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src_c")
 CORE = SOURCES / "fastsinks" / "_core"
-# Generated C is the same for every interpreter, not for every version of Cython.
-GENERATED = Path("build", f"cython-{Cython.__version__}")
+COVERAGE = os.environ.get("FASTSINKS_COVERAGE", "") not in ("", "0")
+# Generated C is the same for every interpreter, not for every version of Cython. Where lines are
+# counted, it says which of ours each of its own is from.
+GENERATED = Path("build", f"cython-{Cython.__version__}" + "-lines" * COVERAGE)
 
 DIRECTIVES = {
     "language_level": 3,
@@ -50,6 +53,10 @@ def sanitizer_flags() -> list[str]:
     return [f"-fsanitize={names}", "-fno-omit-frame-pointer", "-g"] if names else []
 
 
+def coverage_flags() -> list[str]:
+    return ["--coverage"] if COVERAGE else []
+
+
 def flags_stamp(objects: str, flags: list[str]) -> Path:
     """A file that is younger than the objects whenever the flags are not those they had."""
     stamp = Path(objects, "flags.txt")
@@ -75,14 +82,14 @@ def extensions() -> list[Extension]:
     modules = sorted(CORE.glob("*.pyx"))
     if not modules:
         raise SystemExit(f"no modules to compile in {CORE.absolute()}")
-    compile_flags, sanitize = compiler_flags(), sanitizer_flags()
+    compile_flags, checks = compiler_flags(), [*sanitizer_flags(), *coverage_flags()]
     return [
         Extension(
             f"fastsinks._core.{path.stem}",
             [str(path)],
             include_dirs=[str(SOURCES), str(CORE)],
-            extra_compile_args=compile_flags + sanitize,
-            extra_link_args=["-pthread", *sanitize],
+            extra_compile_args=compile_flags + checks,
+            extra_link_args=["-pthread", *checks],
         )
         for path in modules
     ]
@@ -102,6 +109,7 @@ class BuildCore(build_ext):
             self.extensions,
             build_dir=str(GENERATED),
             compiler_directives=DIRECTIVES,
+            emit_linenums=COVERAGE,
             force=is_stale(shared),
             include_path=[str(SOURCES)],
         )
