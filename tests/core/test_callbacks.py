@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import DEADLINE, BlockRecorder, Recorder, Task, ledger, run_program
+from support import DEADLINE, BlockRecorder, Recorder, Task, ledger
+from support.processes import run_program
 from support.receiver import (
     Receiver,
     accepting_receiver,  # noqa: F401  (a fixture)
