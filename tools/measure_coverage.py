@@ -9,15 +9,17 @@ fails, because all is slower, fails nothing here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 
-FLOORS = {"Python": 90.0, "compiled core": 90.0}
+FLOORS = {"Python": 96.0, "compiled core": 91.0}
 """Per cent of lines. Raise them with what is measured; they are not to go down."""
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +27,8 @@ BUILD = ROOT / "build" / "coverage"
 LIBRARY = BUILD / "lib"
 CORE = Path("src_c", "fastsinks", "_core")
 TIER = "not long and not integration"
+WITHOUT = ["process/test_signals_storm.py", "process/test_fork_load.py"]
+"""What strikes coverage.py itself, too, or forks while another thread holds a lock of its."""
 
 
 def build() -> None:
@@ -48,7 +52,16 @@ def start(backend: str, arguments: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "coverage", "run", f"--rcfile={ROOT / 'pyproject.toml'}"),
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", TIER + once),
+            *(
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-m",
+                TIER + once,
+            ),
+            *(f"--ignore={ROOT / 'tests' / path}" for path in WITHOUT),
             *(arguments or [str(ROOT / "tests")]),
         ],
         cwd=BUILD,  # not in the root, where `fastsinks` would be the one built in place
@@ -60,6 +73,7 @@ def start(backend: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         },
         stdout=(BUILD / f"{backend}.log").open("wb"),
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -106,6 +120,8 @@ def main() -> int:
     running = [(backend, start(backend, sys.argv[1:])) for backend in ("c", "python")]
     for backend, process in running:
         status = process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a test that failed has left behind
         *_, last = (BUILD / f"{backend}.log").read_text().splitlines()
         print(f"{backend:6} {last}")
         if status not in (0, 1):  # 1: some tests have failed
