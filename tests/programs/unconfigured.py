@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import sys
 
@@ -22,12 +23,12 @@ def what_was_left_at_exit_is_told() -> None:
     endpoint.write_many(range(10))
 
 
-def a_handler_raises_at_exit() -> None:
+def a_handler_raises_at_exit(error: str) -> None:
     """Three endpoints before a receiver that is away; the log cannot be written."""
 
     class Raises(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            raise OSError("disk full")
+            raise getattr(builtins, error)("disk full")
 
     class Dead:
         def __init__(self, name: str) -> None:
