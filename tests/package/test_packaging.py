@@ -134,7 +134,7 @@ def test_sdist_has_what_it_takes_to_build(built: Built) -> None:
     assert sources <= names
     assert {"setup.py", "pyproject.toml", "LICENSE", "README.md"} <= names
     assert "Makefile" in names
-    assert set(re.findall(r"\btools/[\w/]+", (ROOT / "Makefile").read_text())) <= names
+    assert set(re.findall(r"\btools/[\w/.]+", (ROOT / "Makefile").read_text())) <= names
 
 
 def test_sdist_has_nothing_that_was_made(built: Built) -> None:
