@@ -40,7 +40,7 @@ test-all: $(VENV)/.built
 	tools/suite $(bin)/python --full $(ARGS)
 
 coverage: $(VENV)/.built
-	$(bin)/python -P tools/measure_coverage.py $(ARGS)
+	$(bin)/python -P tools/coverage/measure.py $(ARGS)
 
 exits: $(VENV)/.built
 	tools/suite $(bin)/python tests/process/test_exit_runs.py --exits 300 $(ARGS)

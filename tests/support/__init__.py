@@ -522,6 +522,7 @@ def in_time(seconds: float, bound: float) -> None:
 
 def punctual(test: Callable[..., None]) -> Callable[..., None]:
     """Bounds of time hold in the best of a few runs: a busy machine keeps any thread waiting."""
+    import pytest  # which the programs that share this module do without
 
     @functools.wraps(test)
     def run(*args: Any, **options: Any) -> None:
@@ -530,4 +531,5 @@ def punctual(test: Callable[..., None]) -> Callable[..., None]:
                 return test(*args, **options)
         return test(*args, **options)
 
-    return run
+    marked: Callable[..., None] = pytest.mark.punctual(run)
+    return marked
