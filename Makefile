@@ -1,7 +1,7 @@
 # make demo    see it work          make build   sdist and wheel in dist/
 # make test    both backends, some minutes: what to run after a change; ARGS="-k queue -x"
 # make test-all  everything, in its full length
-# make coverage  which lines that runs; fails below its floors
+# make coverage  which lines `make test` runs; fails below its floors
 # make lint      ruff, mypy, stubtest
 # make exits   300 programs end each way; ARGS="--exits 50 --seed 42"
 # make soak    two minutes of chaos, then a ledger; ARGS="--seconds 600 --seed 42"

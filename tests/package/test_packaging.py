@@ -29,7 +29,8 @@ MODULES = sorted(path.stem for path in (ROOT / "src_c" / "fastsinks" / "_core").
 
 def environment(**changes: str | None) -> dict[str, str]:
     """This process's environment without what would change the build or find the source."""
-    unset = ("FASTSINKS_BACKEND", "FASTSINKS_SANITIZE", "FASTSINKS_WERROR", "CFLAGS", "PYTHONPATH")
+    flags = ("FASTSINKS_COVERAGE", "FASTSINKS_SANITIZE", "FASTSINKS_WERROR", "CFLAGS")
+    unset = (*flags, "FASTSINKS_BACKEND", "PYTHONPATH")
     changes = {**dict.fromkeys(unset), **changes}
     merged = {**os.environ, **changes}
     return {name: value for name, value in merged.items() if value is not None}
