@@ -21,16 +21,21 @@ def a_child_lets_go_of_the_port() -> None:
     warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads
     server = monitoring.serve(port=0)
     port = int(server.url.rpartition(":")[2])
-    reader, writer = os.pipe()
+    closed, tell_closed = os.pipe()
+    free, tell_free = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(tell_free)  # whatever ends the parent is the end of the child
         assert server.closed
         server.close()
-        os.read(reader, 1)
+        os.write(tell_closed, b"x")
+        os.read(free, 1)
         os._exit(0)
+    os.close(tell_closed)
+    os.read(closed, 1)
     server.close()
     socket.create_server(("127.0.0.1", port), reuse_port=False).close()
-    os.write(writer, b"x")
+    os.write(tell_free, b"x")
     assert os.waitpid(pid, 0)[1] == 0
     print("free")
 

@@ -38,6 +38,7 @@ TIER = "not long and not integration and not punctual"
 WITHOUT = {
     "package": "looks at files, and at what an import loads: coverage.py loads more",
     "core/test_leaks.py": "counts objects, and those of coverage.py come on top",
+    "process/test_exit_runs.py": "ends programs at any moment, most before they have told",
     "process/test_fork_load.py": "forks by the hundred, each with a deadline",
     "process/test_signals.py": "has timers that ring again before a traced handler returns",
     "process/test_signals_storm.py": "strikes at any moment, and so in coverage.py itself",
