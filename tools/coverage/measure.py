@@ -45,7 +45,7 @@ WITHOUT = {
 }
 """What cannot run under measurement, and why. The marks leave out what is slow or punctual."""
 
-TAIL = 60
+TAIL = 100
 """Lines of a log to show where something is wrong."""
 
 
