@@ -23,7 +23,7 @@ from pathlib import Path
 FLOORS = {"Python": 96.0, "compiled core": 91.0}
 """Per cent of lines. Raise them with what is measured; they are not to go down."""
 
-DEADLINE = 600.0
+DEADLINE = 1200.0
 """Seconds that both suites have together. They take half of that on two cores."""
 
 GRACE = 5.0
