@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from time import monotonic
 from typing import Any, NamedTuple
 
-from ._core import arguments, log
+from ._core import arguments
 from ._core.backend import Breaker, Filter, Queue, RetryingSink, Sink, ignore
-from ._core.errors import CloseTimeoutError
-from ._core.log import describe_error
-from ._endpoint.lanes import LATE, Lanes
 from ._endpoint.registry import Registry
 from ._endpoint.sizing import SizedSink
 from ._http.outcomes import Outcomes
@@ -55,8 +50,8 @@ class Endpoint(Sink):
     event's. With an encoder that takes no blocks, each event has a request of its own.
 
     With ``concurrency`` above one, so many requests are in flight at a time, each block with
-    retries of its own: then order is kept within a request only, and ``maxsize`` bounds the
-    events that are not yet in a block. ``timeout``, ``backoff``, ``linger``, ``close_timeout``
+    retries of its own: then order is kept within a request only. A back-off is for all of them,
+    and after it one request goes first. ``timeout``, ``backoff``, ``linger``, ``close_timeout``
     and ``retry_after_max`` are in seconds; the latter and ``allow`` are HTTPSink's. Dropped
     events and those left at a close go to ``dead_letter``, which is not closed.
 
@@ -123,32 +118,19 @@ class Endpoint(Sink):
         batch_bytes = arguments.size("batch_bytes", batch_bytes, least=1)
         if not self._http.takes_blocks:
             batch_size = 1
-        self._lanes: Lanes | None = None
-        if concurrency > 1:
-            self._lanes = Lanes(
-                concurrency,
-                self._http,
-                self._strategy,
-                batch_size=batch_size,
-                batch_bytes=batch_bytes,
-                dead_letter=dead_letter,
-                name=f"endpoint {name!r}",
-            )
-        else:
-            sized = SizedSink(self._http, batch_size=batch_size, batch_bytes=batch_bytes)
-            sized.log_label = f"endpoint {name!r}"
-            self._retrying = RetryingSink(sized, self._strategy, dead_letter=dead_letter)
+        sized = SizedSink(self._http, batch_size=batch_size, batch_bytes=batch_bytes)
+        sized.log_label = f"endpoint {name!r}"
+        self._retrying = RetryingSink(sized, self._strategy, dead_letter=dead_letter)
         self._queue = Queue(
-            self._lanes or self._retrying,
+            self._retrying,
             maxsize=maxsize,
             when_full=when_full,
             batch_size=batch_size,
             linger=linger,
+            concurrency=concurrency,
             dead_letter=dead_letter,
             name=f"endpoint {name!r}",
         )
-        if self._lanes is not None:
-            self._lanes.queue = self._queue
         # An endpoint that ignores nothing does not pay for a filter.
         self._head: Sink = self._queue
         if self._ignore_media_types or self._ignore_actions:
@@ -211,23 +193,15 @@ class Endpoint(Sink):
         counters = self._http.counters
         statuses = counters.statuses()
         successes, failures, errors = counters.successes, counters.failures, counters.errors
-        if self._lanes is None:
-            retries, dropped = self._retrying.retries, self._retrying.dropped
-            stats = self._queue.stats()
-            pending, dropped = stats.pending, dropped + stats.dropped
-        else:
-            lanes = self._lanes.totals()
-            stats = self._queue.stats()
-            # What the queue delivered has gone to the lanes, and may be there only just now.
-            pending = stats.accepted - stats.dropped - lanes.finished - self._lanes.inherited
-            retries, dropped = lanes.retries, lanes.dropped + stats.dropped
+        retries, dropped = self._retrying.retries, self._retrying.dropped
+        stats = self._queue.stats()
         return EndpointMetrics(
-            pending=pending,
+            pending=stats.pending,
             events=stats.accepted,
             successes=successes,
             failures=failures,
             errors=errors,
-            dropped=dropped,
+            dropped=dropped + stats.dropped,
             retries=retries,
             statuses=statuses,
         )
@@ -245,19 +219,13 @@ class Endpoint(Sink):
     @property
     def oldest(self) -> float:
         """Seconds for which the oldest pending event has waited; 0.0 if nothing is pending."""
-        lanes = self._lanes.lanes if self._lanes is not None else ()
-        return max(self._queue.oldest(), *(lane.queue.oldest() for lane in lanes), 0.0)
+        return self._queue.oldest()
 
     @property
     def latencies(self) -> tuple[tuple[int, ...], float]:
         """How long events took from ``write`` to the end of their last attempt: a histogram with
-        the bounds of LATENCY_BOUNDS, and the seconds of all of them together. With a
-        ``concurrency`` it begins when they leave the queue to be sent."""
-        if self._lanes is None:
-            return self._queue.latencies()
-        measured = [lane.queue.latencies() for lane in self._lanes.lanes]
-        buckets = zip(*(buckets for buckets, _ in measured), strict=True)
-        return tuple(map(sum, buckets)), sum(seconds for _, seconds in measured)
+        the bounds of LATENCY_BOUNDS, and the seconds of all of them together."""
+        return self._queue.latencies()
 
     @property
     def outcomes(self) -> Outcomes:
@@ -301,12 +269,7 @@ class Endpoint(Sink):
         False if that took longer than ``timeout`` seconds; ``None`` waits for ever. Also
         false, at once, from inside the endpoint's own delivery (a dead letter, a strategy).
         """
-        if self._lanes is None:
-            return self._queue.flush(timeout)
-        deadline = monotonic() + arguments.timeout(timeout)
-        if self._lanes.delivers_here() or not self._queue.flush(timeout):
-            return False
-        return self._lanes.flush(max(0.0, deadline - monotonic()))
+        return self._queue.flush(timeout)
 
     def close(self, timeout: float | None = None) -> None:
         """Refuse further events, deliver what is pending, let go of the connection.
@@ -317,35 +280,11 @@ class Endpoint(Sink):
         endpoint's own delivery (a dead letter, a strategy): there it returns when events are
         refused, delivery goes on, and what is left at the deadline is logged.
         """
-        if self._lanes is not None and self._lanes.delivers_here():
-            arguments.timeout(timeout)
-            # That lane is busy until this call has returned; another thread has to wait for it.
-            closer = threading.Thread(target=self._close_elsewhere, args=(timeout,), daemon=True)
-            closer.start()
-            while closer.is_alive() and not self._head.closed:
-                closer.join(0.001)
-            return
         try:
             self._head.close(self._close_timeout if timeout is None else timeout)
-        except CloseTimeoutError as error:
-            if self._lanes is None:
-                raise
-            self._raise_late(self._lanes.take_left(LATE) + error.undelivered)
         finally:
             if self.over:  # else a bad timeout or a Ctrl-C was in the way
                 registry.remove(self)
-        if self._lanes is not None and (left := self._lanes.take_left(0)):
-            self._raise_late(left)  # the queue itself was done in time
-
-    def _raise_late(self, left: list[Any]) -> None:
-        text = f"endpoint {self._name!r}: {len(left)} events were not delivered"
-        raise CloseTimeoutError(text, left) from None
-
-    def _close_elsewhere(self, timeout: float | None) -> None:
-        try:
-            self.close(timeout)
-        except BaseException as error:
-            log.error("endpoint %r: close() raised %s", self._name, describe_error(error))
 
 
 REDACTED = "[redacted]"

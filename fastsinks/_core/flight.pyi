@@ -1,10 +1,12 @@
 from typing_extensions import disjoint_base
 
-from .sink import Sink
+from .delivery import Driver
 
 @disjoint_base
-class Carrier(Sink):
+class Carrier(Driver):
     @property
     def name(self) -> str: ...
+    @property
+    def concurrency(self) -> int: ...
     @property
     def maxsize(self) -> int: ...

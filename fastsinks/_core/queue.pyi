@@ -14,6 +14,7 @@ class Queue(Carrier):
         when_full: WhenFull = "block",
         batch_size: int = 1,
         linger: float = 0.0,
+        concurrency: int = 1,
         listeners: Iterable[QueueListener] = (),
         dead_letter: Destination | None = None,
         dispatcher: Dispatcher | None = None,

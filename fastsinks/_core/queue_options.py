@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 from . import arguments
 
+MOST_CONCURRENCY = 1 << 16  #: as many calls as a process has ports for
+
 
 class QueueOptions(NamedTuple):
     maxsize: int
     when_full: str
     batch_size: int
     linger: float
+    concurrency: int
     listeners: tuple[Any, ...]
     dead_letter: Any
     name: str | None
@@ -24,6 +27,7 @@ def queue_options(
     when_full: str = "block",
     batch_size: int = 1,
     linger: float = 0.0,
+    concurrency: int = 1,
     listeners: Iterable[Any] = (),
     dead_letter: Any = None,
     name: str | None = None,
@@ -34,6 +38,7 @@ def queue_options(
         arguments.policy(when_full),
         arguments.size("batch_size", batch_size, least=1),
         arguments.seconds("linger", linger),
+        arguments.size("concurrency", concurrency, least=1, most=MOST_CONCURRENCY),
         arguments.listeners(listeners, "ingress", "egress"),
         arguments.dead_letter(dead_letter),
         None if name is None else str(name),

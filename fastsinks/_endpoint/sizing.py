@@ -17,19 +17,16 @@ class SizedSink(Sink):
     Named after what it does. It holds no blocks: it gets one, and ``fit`` says how large the
     next piece of it may be, by what has gone well before and by the bytes of its body.
 
-    For one writer at a time, as a RetryingSink is. ``close`` closes ``http`` unless it is
-    ``shared`` with others.
+    Any thread may write. Where several do, what they find out about sizes is for all of them,
+    and one of two findings at the same moment may be lost.
     """
 
-    def __init__(
-        self, http: HTTPSink, *, batch_size: int, batch_bytes: int, shared: bool = False
-    ) -> None:
+    def __init__(self, http: HTTPSink, *, batch_size: int, batch_bytes: int) -> None:
         super().__init__()
         self._http = http
         self.log_label = http.log_label  #: what log lines call it
         self._window = Window(batch_size)
         self._most_bytes = batch_bytes
-        self._shared = shared
         self._event_bytes = 0.0  # of the latest body, on average
 
     @property
@@ -74,5 +71,4 @@ class SizedSink(Sink):
 
     def close(self, timeout: float | None = None) -> None:
         super().close(timeout)
-        if not self._shared:
-            self._http.close(timeout)
+        self._http.close(timeout)

@@ -14,7 +14,7 @@ class Window:
     do once in a while, and not every other time. A failure halves it. An event that fails by
     itself says that size is not what is the matter: all sizes are open again then.
 
-    For one writer at a time.
+    Any thread may use it. A size that two of them change at the same moment may be either's.
     """
 
     def __init__(self, most: int) -> None:

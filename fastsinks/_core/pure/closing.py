@@ -1,8 +1,5 @@
 """What the closers of a queue share."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from ..condition import NEVER
 
 GRACE = 0.03  #: seconds for a destination that was closed at a deadline to let go of its events
@@ -16,7 +13,6 @@ class Closing:
     by = NEVER  # the earliest deadline of all closers
     started = False  # somebody closes dst
     abandoned = False  # a closer's deadline has passed, and it says what is left
-    left: Sequence[Any] = ()  # in flight when abandoned, and not delivered
     error: BaseException | None = None  # raised by dst.close(), for one closer
     finished = False  # dst is closed, or abandoned
 

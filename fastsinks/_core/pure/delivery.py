@@ -3,8 +3,15 @@
 from threading import get_ident
 from typing import Any
 
-from .dispatcher import Dispatcher
-from .strand import Strand
+from .sink import Sink
+
+
+class Driver(Sink):
+    """Drives blocks through a RetryingSink, a step at a time."""
+
+    def _end_back_off(self) -> None:
+        """The RetryingSink has been closed: a back-off is to end at once."""
+        raise NotImplementedError
 
 
 class Delivery:
@@ -12,15 +19,14 @@ class Delivery:
 
     done = 0  # events that are finished, from the front
     taken = False  # by a closer that could not wait, which has accounted for the rest
+    failing = False  # its latest attempt has failed
+    runner: int | None = None  # ident of the thread that is in an attempt at it
     waited = False  # the wait that the strategy asked for is over
     not_before = 0.0  # what a receiver's retry_after asks for
 
-    def __init__(
-        self, events: list[Any], dispatcher: Dispatcher | None = None, strand: Strand | None = None
-    ) -> None:
+    def __init__(self, events: list[Any], driver: Driver | None = None) -> None:
         self.events = events
-        self.dispatcher = dispatcher  # of the queue that drives it, as is the next
-        self.strand = strand  # None for a thread that waits
-        self.thread = get_ident() if strand is None else None  # ... which is this one
+        self.driver = driver  # the queue that takes the steps; None where a thread waits
+        self.thread = get_ident() if driver is None else None  # ... which is this one
         self.failures = [0] * len(events)
         self.since = [0.0] * len(events)  # of each event's first failure

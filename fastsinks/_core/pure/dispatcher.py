@@ -113,6 +113,13 @@ class Dispatcher(Locked):
                 self._parked.notify()  # all of them sleep until a later time
             self._timers.add(strand, when)
 
+    def _postpone(self, strand: Strand, when: float) -> None:
+        """If it is on a timer, to a later time."""
+        with self._lock:
+            if strand._timer is not None and strand._timer[0] < when:
+                self._timers.remove(strand)
+                self._timers.add(strand, when)
+
     def _expedite(self, strand: Strand | None) -> None:
         """Make a strand ready that is on a timer; else do nothing."""
         with self._lock:

@@ -2,8 +2,8 @@
 
 An event is in the backlog, then in flight, then delivered, dropped, or in the hands of a
 closer whose deadline has passed; ``accepted == delivered + dropped + pending``, whenever the
-lock is free. All up to position ``_appended - backlog - in flight - unreported`` have
-finished, for delivery is in order and discards come from the front.
+lock is free. All before the oldest in flight, or not yet reported, or in the backlog have
+finished, for events are taken in order and discards come from the front.
 """
 
 import _thread
@@ -16,15 +16,16 @@ from typing import Any
 from .. import arguments, callbacks, wording
 from ..stats import QueueStats
 from .closing import CLOSE_GRACE, CLOSE_GRACE_OF_QUEUE, GRACE
-from .flight import Carrier, Flight
+from .flight import Carrier
 
 
 class Queue(Carrier):
     """Makes delivery asynchronous: ``write`` appends and returns, a worker calls ``dst``.
 
-    Events reach ``dst`` in the order in which they were accepted, one call at a time. Its
-    exception drops the event, or block: it is counted, logged, and handed to ``dead_letter``,
-    which is never closed.
+    Events reach ``dst`` in the order in which they were accepted, one call at a time; with
+    ``concurrency`` as many calls at a time as it says, and order is kept within a call only. An
+    exception of ``dst`` drops the event, or block: it is counted, logged, and handed to
+    ``dead_letter``, which is never closed.
     """
 
     def __repr__(self) -> str:
@@ -47,9 +48,11 @@ class Queue(Carrier):
         """Seconds for which the oldest pending event has waited; 0.0 if there is none, or
         where ``latencies`` are not measured."""
         with self._lock:
-            if not self._measures or (self._flight is None and not self._backlog):
+            if not self._measures:
                 return 0.0
-            return monotonic() - (self._flight.since[0] if self._flight else self._backlog[0][1])
+            flying = [(f.block.first, f.block.since[0]) for f in self._flights if f.block]
+            waiting = [(self._taken_up_to(), at) for _, at in list(self._backlog)[:1]]
+            return min([monotonic() - at for _, at in sorted(flying + waiting)[:1]], default=0.0)
 
     # -- accepting
 
@@ -91,8 +94,7 @@ class Queue(Carrier):
         if over > 0 and self._options.when_full == "block":
             if self._delivers_here():
                 raise wording.full_for_itself(self._name)
-            if self._linger_until:  # what does not fit cannot fill the block
-                self._dispatcher._expedite(self)
+            self._dispatcher._expedite(self._lingers)  # what does not fit cannot fill the block
             return False
         if over > 0 and self._options.when_full == "raise":
             raise wording.full(self._name, len(self), self._maxsize)
@@ -137,10 +139,9 @@ class Queue(Carrier):
     def _make_ready(self) -> None:
         """Under the lock: there is something to do."""
         if not self._scheduled:
-            self._scheduled = True
-            self._dispatcher._schedule(self)
-        elif self._linger_until and (len(self._backlog) >= self._block_size or self._is_full()):
-            self._dispatcher._expedite(self)
+            self._start_idle()
+        elif len(self._backlog) >= self._block_size or self._is_full():
+            self._dispatcher._expedite(self._lingers)
 
     # -- waiting and closing
 
@@ -153,13 +154,8 @@ class Queue(Carrier):
         deadline = monotonic() + arguments.timeout(timeout)
         with self._lock:
             goal = self._hurry = self._appended
-            if self._linger_until:
-                self._dispatcher._expedite(self)
+            self._dispatcher._expedite(self._lingers)
         return self._wait(lambda: self._finished_up_to() >= goal, deadline)
-
-    def _finished_up_to(self) -> int:
-        in_flight = 0 if self._flight is None else len(self._flight.events)
-        return self._appended - len(self._backlog) - in_flight - self._unreported
 
     def _wait(self, predicate: Callable[[], bool], deadline: float) -> bool:
         deadline = 0.0 if self._delivers_here() else deadline
@@ -182,9 +178,8 @@ class Queue(Carrier):
             if timeout is not None:
                 closing.by = min(closing.by, deadline)
             self._changed.notify_all()
-            if self._linger_until:
-                self._dispatcher._expedite(self)
-            elif not closing.started:
+            self._dispatcher._expedite(self._lingers)
+            if not closing.started:
                 self._make_ready()
         if self._delivers_here() or get_ident() in self._announcers:
             return
@@ -215,7 +210,7 @@ class Queue(Carrier):
                 self._close_dst()
         interrupt: BaseException | None = None
         try:
-            if self._changed.until(lambda: self._flight is None, now + GRACE):
+            if self._changed.until(lambda: not self._in_flight(), now + GRACE):
                 # A queue keeps to its own deadline, and then says what is left: the complete
                 # list is worth more than being punctual on a machine that has too much to do.
                 grace = CLOSE_GRACE_OF_QUEUE if isinstance(self._dst.sink, Queue) else CLOSE_GRACE
@@ -223,15 +218,20 @@ class Queue(Carrier):
         except BaseException as struck:  # Ctrl-C: not before everything is accounted for
             interrupt = struck
         with self._lock:
-            flight, self._flight = self._flight or Flight([], [], None), None
-            if flight.delivery is not None:
-                flight.delivery.taken = True
-            passed, rest = flight.events[: flight.done], flight.events[flight.done :]
-            left = [*closing.left, *rest, *(event for event, _ in waiting)]
+            passed: list[Any] = []
+            left: list[Any] = []
+            for block in sorted([f.block for f in self._flights if f.block], key=lambda b: b.first):
+                if block.delivery is not None:
+                    block.delivery.taken = True
+                passed += block.events[: block.done]
+                left += block.events[block.done :]
+            for flight in self._flights:
+                flight.block = None
+            left += [event for event, _ in waiting]
             self._delivered += len(passed)
             self._dropped += len(left)
             late, closing.finished = not closing.finished, True
-            closing.left, error = (), closing.take_error()
+            error = closing.take_error()
             self._changed.notify_all()
         if left:
             self._report_drops(left, wording.CLOSED_BEFORE)
@@ -240,3 +240,7 @@ class Queue(Carrier):
         raised = interrupt or wording.undelivered(self._name, left, error, late)
         if raised is not None:
             raise raised
+
+    def _in_flight(self) -> bool:
+        """Under the lock: whether the destination has not let go of something."""
+        return any(flight.block and not flight.landed for flight in self._flights)

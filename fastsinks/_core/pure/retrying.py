@@ -1,8 +1,9 @@
 """Trying again.
 
 One block at a time has the sink's turn, from its first attempt to its end, back-offs
-included. The turn belongs to the block, not to a thread: a queue drives its block a step at a
-time, by whichever worker is at hand, and a back-off is on the queue's timer.
+included; the blocks of one queue share it. The turn belongs to the block, not to a thread: a
+queue drives its blocks a step at a time, by whichever worker is at hand, and a back-off is on
+the queue's timer.
 """
 
 from collections.abc import Iterable
@@ -44,11 +45,10 @@ class RetryingSink(Wrapper):
         self._dead_letter = arguments.dead_letter(dead_letter)
         self._fits = arguments.own_fit(sink, Sink) is not None
         self._log = RetryLog(sink)
-        self._current: Delivery | None = None  # whose turn it is; by the lock
-        # Guarded by the turn:
-        self._owner: int | None = None  # ident of the thread that writes just now
-        self._piece = WHOLE  # how many events to try at once
+        # Guarded by the lock:
+        self._current: list[Delivery] = []  # that have the turn; several only of one driver
         self._retries = self._dropped = 0
+        self._piece = WHOLE  # how many events to try at once; any thread's
 
     def write(self, event: Any, /) -> None:
         self._write_list([event])
@@ -78,8 +78,7 @@ class RetryingSink(Wrapper):
 
     def _step(self, delivery: Delivery) -> float | None:
         """At most one attempt: seconds until the next step, or None when all is finished."""
-        # Nested, if the sink or the dead letter wrote to us: it would wait for itself.
-        if self._current is not delivery and self._owner != get_ident():
+        if delivery not in self._current:
             self._changed.until(lambda: self._take_turn(delivery))
         wait: float | None = None
         try:
@@ -93,22 +92,24 @@ class RetryingSink(Wrapper):
         """Under the lock: if it is free."""
         if self._closed:
             raise SinkClosedError
-        if self._current is not None:
-            # A signal's handler may write during the back-off of its own thread: nested, too.
-            return self._current.thread == get_ident()
-        self._current = delivery
-        return True
+        shares = delivery.driver is not None and self._current[:1]
+        if not self._current or (shares and shares[0].driver is delivery.driver):
+            self._current.append(delivery)
+            return True
+        # Nested, if the sink or the dead letter wrote to us, or a signal's handler does during
+        # the back-off of its own thread: it would wait for itself.
+        return any(get_ident() in (current.runner, current.thread) for current in self._current)
 
     def _end_turn(self, delivery: Delivery) -> None:
         with self._lock:
-            if self._current is delivery:
-                self._current = None
+            if delivery in self._current:
+                self._current.remove(delivery)
                 self._changed.notify_all()
 
     def _attempt(self, delivery: Delivery) -> float | None:
         if self._closed:
             raise SinkClosedError
-        owner, self._owner = self._owner, get_ident()
+        delivery.runner = get_ident()
         try:
             wait = self._wait_before(delivery)
             if wait > 0:
@@ -130,7 +131,7 @@ class RetryingSink(Wrapper):
             else:
                 self._succeeded(delivery, piece)
         finally:
-            self._owner = owner
+            delivery.runner = None
         return None if delivery.done == len(delivery.events) else 0.0
 
     def _wait_before(self, delivery: Delivery) -> float:
@@ -147,6 +148,7 @@ class RetryingSink(Wrapper):
         return 0.0
 
     def _succeeded(self, delivery: Delivery, piece: list[Any]) -> None:
+        delivery.failing = False
         delivery.done += len(piece)
         self._piece = max(self._piece, 2 * len(piece))
         self._log.succeeds()
@@ -154,6 +156,7 @@ class RetryingSink(Wrapper):
 
     def _failed(self, delivery: Delivery, piece: list[Any], error: Exception) -> None:
         """Wait, take apart, or drop; only an event that failed by itself is dropped."""
+        delivery.failing = True
         drop = callbacks.is_permanent(error)
         if not drop:
             after = callbacks.retry_after(error)
@@ -172,20 +175,22 @@ class RetryingSink(Wrapper):
             if self._closed or delivery.taken:
                 raise SinkClosedError  # what is left has been, or will be, accounted for
             delivery.done += 1
-            self._dropped += 1
+            with self._lock:
+                self._dropped += 1
             self._log.drops(piece[0], error)
             callbacks.bury(self._dead_letter, piece)
             return
-        self._retries += len(piece)
+        with self._lock:
+            self._retries += len(piece)
         self._log.retries(piece[0], error, len(piece))
         callbacks.tell_all(self._listeners, "retry", piece, error)
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._current = self._owner = None
+        self._current = []
 
     def _interrupt(self) -> None:
         """Closing: end a back-off that waits on a queue's timer; threads have been notified."""
-        delivery = self._current
-        if delivery is not None and delivery.dispatcher is not None:
-            delivery.dispatcher._expedite(delivery.strand)
+        for delivery in self._current[:1]:
+            if delivery.driver is not None:
+                delivery.driver._end_back_off()

@@ -1,4 +1,4 @@
-"""What runs one after the other: the dispatcher's side of a queue."""
+"""What runs one after the other: the dispatcher's side of a queue's flight."""
 
 from enum import Enum, auto
 from typing import Any
@@ -13,7 +13,7 @@ class State(Enum):
 
 
 class Strand:
-    """A queue derives from it. It is idle, ready, running or on a timer."""
+    """A flight derives from it. It is idle, ready, running or on a timer."""
 
     _timer: tuple[float, int, Any] | None = None  # its entry there; the dispatcher's lock
 

@@ -40,10 +40,11 @@ cdef class Dispatcher:
     cdef fs_flag _stopped  # ... and is over: workers leave
 
     # For queues. A result that is not NULL is for wake(), called with no lock held.
-    cdef int attach(self) except -1
-    cdef void detach(self) noexcept
+    cdef int attach(self, Py_ssize_t strands) except -1
+    cdef void detach(self, Py_ssize_t strands) noexcept
     cdef void closed_one(self) noexcept
-    cdef Wakeup schedule(self, Strand *strand) noexcept  # was idle
+    cdef Wakeup schedule(self, Strand *strand) noexcept  # were idle
+    cdef void postpone(self, Strand *strand, double when) noexcept  # if it is on a timer
     cdef void schedule_at(self, Strand *strand, double when, bint lingers) noexcept  # is running
     cdef Wakeup expedite(self, Strand *strand) noexcept  # if on a timer
     cdef void wake(self, Wakeup wakeup) noexcept

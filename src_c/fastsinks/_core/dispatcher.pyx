@@ -144,21 +144,21 @@ cdef class Dispatcher:
 
     # ---------------------------------------------------------------- called by queues
 
-    cdef int attach(self) except -1:
-        """A queue is made, with its place among the timers, so that scheduling cannot fail."""
+    cdef int attach(self, Py_ssize_t strands) except -1:
+        """A queue is made, with places among the timers, so that scheduling cannot fail."""
         cdef bint attached
         self.acquire()
-        attached = timers_make_room(&self._timers)
+        attached = timers_make_room(&self._timers, strands)
         self._open += attached
         fs_release_leaf(&self._lock)
         if not attached:
             raise MemoryError
         return 0
 
-    cdef void detach(self) noexcept:
+    cdef void detach(self, Py_ssize_t strands) noexcept:
         """A queue is gone."""
         self.acquire()
-        self._timers.strands -= 1
+        self._timers.strands -= strands
         fs_release_leaf(&self._lock)
 
     cdef void closed_one(self) noexcept:
@@ -171,11 +171,16 @@ cdef class Dispatcher:
         fs_release_leaf(&self._lock)
 
     cdef Wakeup schedule(self, Strand *strand) noexcept:
+        """Make an idle strand ready, with those that follow it by `next`."""
+        cdef Strand *following
         cdef Wakeup wakeup
-        incref(strand.owner)
         self.acquire()
-        self._busy += 1
-        self.push_ready(strand)
+        while strand != NULL:
+            following = strand.next
+            incref(strand.owner)
+            self._busy += 1
+            self.push_ready(strand)
+            strand = following
         wakeup = self.choose_wakeup()
         fs_release_leaf(&self._lock)
         return wakeup
@@ -189,6 +194,13 @@ cdef class Dispatcher:
         timers_add(&self._timers, strand, when)
         if strand.slot == 1:
             fs_wake(&self._watch)  # it sleeps until a later time
+        fs_release_leaf(&self._lock)
+
+    cdef void postpone(self, Strand *strand, double when) noexcept:
+        self.acquire()
+        if strand.slot and strand.when < when:
+            timers_remove(&self._timers, strand)
+            timers_add(&self._timers, strand, when)
         fs_release_leaf(&self._lock)
 
     cdef Wakeup expedite(self, Strand *strand) noexcept:
@@ -279,7 +291,7 @@ cdef class Dispatcher:
         # No Python code here but in run(), which looks after it: the handler of a signal could
         # raise in it, and the strand would never be put back.
         owner = strand.owner
-        state = strand.run(owner)
+        state = strand.run(strand)
         fs_acquire_leaf(&self._lock)
         self.put_back(strand, state)
         fs_release_leaf(&self._lock)
@@ -504,7 +516,7 @@ cdef class Dispatcher:
                         self.not_started()
                 elif wakeup != NULL:
                     fs_wake_spot(wakeup)
-                state = strand.run(owner)
+                state = strand.run(strand)
                 fs_acquire_leaf(&self._lock)
                 self.put_back(strand, state)
                 blocked = epoch != self._epoch

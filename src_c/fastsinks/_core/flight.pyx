@@ -1,18 +1,22 @@
 # cython: freethreading_compatible=True
 """The workers' half of a queue: from the backlog through a flight to the destination.
 
-A worker of the dispatcher runs the queue. It takes what is next, which from then on is in
-flight, calls the destination with no lock held, and accounts for what came of it.
+A worker of the dispatcher runs a flight of the queue. It takes what is next, which from then
+on is in flight, calls the destination with no lock held, and accounts for what came of it. A
+flight that takes events and leaves some has an idle flight carry those.
+
+A back-off belongs to the destination, and so to all flights. The first that has to wait is the
+probe; the others are held until an attempt of its succeeds. None of them holds a thread.
 
 A closer that abandons the queue takes the backlog, closes the destination, and after a moment
-of grace also ends the flight. A worker that finds nothing in flight after a call of the
+of grace also ends the flights. A worker that finds nothing in flight after a call of the
 destination has nothing to account for.
 """
 
 cimport cython
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 
 from fastsinks._core import callbacks, log, stats, thread_state, wording
 from fastsinks._core.log import describe_error
@@ -64,16 +68,16 @@ cdef unsigned long long NEVER = <unsigned long long>-1
 cdef double[BUCKETS - 1] BOUNDS = stats.LATENCY_BOUNDS
 
 
-cdef State run(PyObject *owner) noexcept:
-    # A reference of its own: once the queue is on a timer, another worker may run it, find
+cdef State run(Strand *strand) noexcept:
+    # A reference of its own: once the strand is on a timer, another worker may run it, find
     # nothing left and drop the dispatcher's, while this one still leaves.
-    cdef Carrier carrier = <Carrier>owner
-    return carrier.run()
+    cdef Carrier carrier = <Carrier>strand.owner
+    return carrier.run(<Flight *>strand)
 
 
 @cython.no_gc_clear  # the dispatcher is needed in __dealloc__; cycles end at the destination
-cdef class Carrier(Sink):
-    """Carries what a queue has accepted to the destination, by one worker at a time."""
+cdef class Carrier(Driver):
+    """Carries what a queue has accepted to the destination, in one flight or several."""
 
     def __cinit__(self, *args, **kwargs):
         self._generation = fs_generation()
@@ -81,8 +85,10 @@ cdef class Carrier(Sink):
         fs_condition_init(&self._space)
         fs_condition_init(&self._done)
         backlog_init(&self._backlog)
-        self._strand.owner = <PyObject *>self
-        self._strand.run = run
+        self._flight.strand.owner = <PyObject *>self
+        self._flight.strand.run = run
+        self._idle = &self._flight.strand
+        self.concurrency = 1
         self._goal = NO_GOAL
         self._announcers = []
         self._mark_due = NEVER
@@ -90,18 +96,20 @@ cdef class Carrier(Sink):
 
     def __dealloc__(self):
         cdef Flight ended
+        cdef Py_ssize_t i
         free(self._latency)
-        if self._dst is None:
-            return  # not even attached
-        while self._backlog.count:
-            decref(backlog_pop(&self._backlog))
-        backlog_clear(&self._backlog)
-        if self._flight.landed:  # and its closer was interrupted
-            ended = flight_end(&self._flight)
-            flight_drop(&ended)
-        if not self._closed:
-            self._dispatcher.closed_one()
-        self._dispatcher.detach()
+        if self._dst is not None:  # else it is not even attached
+            while self._backlog.count:
+                decref(backlog_pop(&self._backlog))
+            backlog_clear(&self._backlog)
+            for i in range(self.concurrency):
+                if self.flight(i).landed:  # and its closer was interrupted
+                    ended = flight_end(self.flight(i))
+                    flight_drop(&ended)
+            if not self._closed:
+                self._dispatcher.closed_one()
+            self._dispatcher.detach(self.concurrency)
+        free(self._more)
 
     @property
     def name(self):
@@ -112,24 +120,119 @@ cdef class Carrier(Sink):
             return wording.queue_name(self._dst.sink)
         return self._name
 
+    # ------------------------------------------------------------------------- flights
+
+    cdef int add_flights(self, Py_ssize_t concurrency) except -1:
+        """To the first one, before any of them runs."""
+        cdef Py_ssize_t i
+        if concurrency == 1:
+            return 0
+        self._more = <Flight *>calloc(concurrency - 1, sizeof(Flight))
+        if self._more == NULL:
+            raise MemoryError
+        self.concurrency = concurrency
+        for i in range(concurrency - 1):
+            self._more[i].strand = self._flight.strand
+        self.all_idle()
+        return 0
+
+    cdef void all_idle(self) noexcept:
+        """Nothing is in flight."""
+        cdef Py_ssize_t i
+        self._idle = self._lingers = self._probe = self._held = NULL
+        for i in range(self.concurrency - 1, -1, -1):
+            flight_init(self.flight(i))
+            self.rest(self.flight(i))
+
+    cdef Flight *flight(self, Py_ssize_t i) noexcept:
+        return &self._flight if i == 0 else &self._more[i - 1]
+
+    cdef Wakeup start_idle(self) noexcept:
+        """Under the lock: have an idle flight look for events, unless the destination backs off."""
+        cdef Strand *strand = self._idle
+        if strand == NULL or self._probe != NULL:
+            return NULL
+        self._idle = strand.next
+        strand.next = NULL
+        self._scheduled = True
+        return self._dispatcher.schedule(strand)
+
+    cdef void rest(self, Flight *flight) noexcept:
+        """Under the lock: a flight has nothing to do."""
+        flight.strand.next = self._idle
+        self._idle = &flight.strand
+        self._scheduled = self._lingers != NULL
+
+    cdef Wakeup call_another(self) noexcept:
+        """Under the lock: events were taken. If some are left, an idle flight is to come."""
+        if self._idle == NULL:
+            return NULL
+        if self._backlog.count:
+            return self.start_idle()
+        self._scheduled = self._lingers != NULL
+        return NULL
+
+    # ------------------------------------------------------------------------ back-off
+
+    cdef void back_off(self, Flight *flight, double until) noexcept:
+        """Under the lock: the destination is to be left alone until then."""
+        self._back_off_until = max(self._back_off_until, until)
+        if self._probe == NULL:
+            self._probe = &flight.strand
+        flight.waits = self._probe == &flight.strand
+        if not flight.waits:
+            self._dispatcher.postpone(self._probe, self._back_off_until)
+
+    cdef Wakeup tried(self, Flight *flight, bint works) noexcept:
+        """Under the lock: an attempt of the probe's has succeeded, or its events were dropped."""
+        cdef Strand *successor = self._held
+        if self._probe != &flight.strand:
+            return NULL
+        if successor == NULL or (works and self._back_off_until <= fs_now()):
+            return self.resume()
+        self._held = successor.next
+        successor.next = NULL
+        self._probe = successor
+        (<Flight *>successor).waits = works
+        if not works and (<Flight *>successor).delivery != NULL:
+            # Since it asked how long to wait, there was one more failure.
+            (<Delivery>(<Flight *>successor).delivery).waited = False
+        return self._dispatcher.schedule(successor)
+
+    cdef Wakeup resume(self) noexcept:
+        """Under the lock: the back-off is over, and all flights go on."""
+        cdef Strand *held = self._held
+        self._probe = self._held = NULL
+        self._back_off_until = 0.0
+        return NULL if held == NULL else self._dispatcher.schedule(held)
+
+    cdef int end_back_off(self) except -1:
+        cdef Wakeup wakeup = NULL
+        acquire(self)
+        if self._probe != NULL:
+            wakeup = self._dispatcher.expedite(self._probe)
+        release_and_wake(self, wakeup)
+        acquire(self)
+        wakeup = self.resume()
+        release_and_wake(self, wakeup)
+        return 0
+
     # ------------------------------------------------------------------------- running
 
-    cdef State run(self) noexcept:
+    cdef State run(self, Flight *flight) noexcept:
         """Deliver until nothing is left, others are to run, or there is something to wait for."""
         cdef double end = 0.0
-        cdef double wait
         cdef Step step
         cdef State state
-        cdef Wakeup wakeup = NULL
         cdef PyObject *carried = NULL  # the last single event; to be dropped without the lock
         acquire(self)
-        self._flight.runner = fs_self()
+        flight.runner = fs_self()
         while True:
-            step = self.next_step()
+            step = self.next_step(flight)
             if step == REST:
                 state = IDLE
                 break
-            if step == LINGER:
+            if step == WAIT:
                 state = TIMED
                 break
             if step == DELIVER and end and fs_now() >= end:
@@ -137,7 +240,6 @@ cdef class Carrier(Sink):
                     state = READY
                     break
                 end = 0.0
-            wait = 0.0
             if step == DELIVER and self._mode == INSTANT and not self._null._closed:
                 self.deliver_instantly(&end)
                 continue
@@ -146,52 +248,62 @@ cdef class Carrier(Sink):
                     fs_release(&self._lock)
                     self._close_dst()
                 elif self._mode == SINGLE or self._mode == INSTANT:
-                    self.deliver_singles(&end, &carried)
+                    self.deliver_singles(flight, &end, &carried)
                     continue  # with the lock
                 else:
                     fs_release(&self._lock)
                     end = end or fs_now() + QUANTUM
                     if self._mode == BLOCKS:
-                        self.deliver_block()
+                        self.deliver_block(flight)
                     else:
-                        wait = self.deliver_step()
+                        self.deliver_step(flight)
             except BaseException as error:
                 if not isinstance(error, Exception) and thread_state.here.interrupts is not None:
                     thread_state.here.interrupts.append(error)  # Ctrl-C, where a thread helps
                 try:
-                    self.failed(error)
+                    self.failed(flight, error)
                 except BaseException as again:
                     log.error("%s: %s", self.name, describe_error(again))
             if carried != NULL:
                 decref(carried)
                 carried = NULL
             acquire(self)
-            if wait > 0 and not is_abandoned(self):
-                self._dispatcher.schedule_at(&self._strand, fs_now() + min(wait, FS_FOREVER), False)
-                # Its close() expedites a strand on a timer: look once more, now that ours is.
-                if self._retrying._closed:
-                    wakeup = self._dispatcher.expedite(&self._strand)
-                state = TIMED
-                break
-        self._flight.runner = 0
-        release_and_wake(self, wakeup)
+        flight.runner = 0
+        fs_release(&self._lock)
         if carried != NULL:
             decref(carried)
         return state
 
-    cdef Step next_step(self) noexcept:
+    cdef Step next_step(self, Flight *flight) noexcept:
         """Under the lock: what there is to do."""
-        if self._flight.count:
-            if not self._flight.landed:
-                return DELIVER  # another attempt
-            self._scheduled = False
+        cdef Strand *strand = &flight.strand
+        if flight.count and is_abandoned(self):
+            if not flight.landed:
+                self.land(flight)
+            self.rest(flight)
             return REST  # a closer takes it, and the backlog with it
+        if self._probe != NULL and not self._retrying._closed:
+            if self._probe != strand:
+                if flight.count:
+                    strand.next = self._held
+                    self._held = strand
+                else:
+                    self.rest(flight)
+                return REST
+            if flight.waits:
+                flight.waits = False
+                self._dispatcher.schedule_at(strand, self._back_off_until, False)
+                return WAIT
+        if flight.count:
+            return DELIVER  # another attempt
         if self._backlog.count == 0:
             if self._closed and pending(self) == 0 and self._closing.start():
                 return CLOSE
-            self._scheduled = False
+            self.rest(flight)
             return REST
-        if (
+        if self._lingers == strand:
+            self._lingers = NULL  # its time is over, or its block is full
+        elif (
             self._linger
             and self._batch_size > self._backlog.count
             and (self._mode == BLOCKS or self._mode == RETRYING)
@@ -200,17 +312,19 @@ cdef class Carrier(Sink):
             and not self._dispatcher._closing
             and self._appended - self._backlog.count >= self._hurry
         ):
-            if not self._linger_until:  # else it has lingered, or was told not to
-                self._linger_until = fs_now() + self._linger
-                self._dispatcher.schedule_at(&self._strand, self._linger_until, True)
-                return LINGER
-        self._linger_until = 0.0
+            if self._lingers != NULL:
+                self.rest(flight)
+                return REST
+            self._lingers = strand
+            self._dispatcher.schedule_at(strand, fs_now() + self._linger, True)
+            return WAIT
         return DELIVER
 
-    cdef list take(self, Py_ssize_t most, bint flies):
-        """The next events, so many at most, which are in flight if they fly."""
+    cdef list take(self, Flight *flight, Py_ssize_t most):
+        """The next events, so many at most; in flight from now on, but with NULL."""
         # Room is made without the lock, since a new list may start the garbage collector.
         cdef unsigned long long first
+        cdef Wakeup wakeup = NULL
         cdef Py_ssize_t n
         cdef Py_ssize_t i
         cdef list events
@@ -222,13 +336,14 @@ cdef class Carrier(Sink):
         if n > self._backlog.count:  # discarded meanwhile
             n = self._backlog.count
             Py_SET_SIZE(events, n)
-        first = self._appended - self._backlog.count
+        first = taken_up_to(self)
         for i in range(n):
             # The list takes over the reference.
             PyList_SET_ITEM_pointer(events, i, backlog_pop(&self._backlog))
-        if n and flies:
-            flight_begin(&self._flight, events, first)
-        fs_release(&self._lock)
+        if n and flight != NULL:
+            flight_begin(flight, events, first)
+            wakeup = self.call_another()
+        release_and_wake(self, wakeup)
         return events
 
     cdef int deliver_instantly(self, double *end) except -1:
@@ -251,7 +366,7 @@ cdef class Carrier(Sink):
                 few[stop] = backlog_pop(&self._backlog)
                 stop += 1
         self._null.count_c(stop - first)
-        self.finish(stop - first, 0)
+        self.finish(&self._flight, stop - first, 0)
         troubled = self._troubled
         fs_release(&self._lock)
         for i in range(first, stop):
@@ -267,7 +382,7 @@ cdef class Carrier(Sink):
         acquire(self)
         return 0
 
-    cdef int deliver_singles(self, double *end, PyObject **carried) except -1:
+    cdef int deliver_singles(self, Flight *flight, double *end, PyObject **carried) except -1:
         """An event a call. The lock is held on entry and on return, not after an exception.
 
         The reference to the last event is left in `carried`, also after an exception.
@@ -279,25 +394,26 @@ cdef class Carrier(Sink):
         cdef double now
         cdef double last = 0.0
         while True:
+            flight.first = taken_up_to(self)
             event = backlog_pop(&self._backlog)
-            self._flight.single = event
-            self._flight.count = 1
-            fs_release(&self._lock)
+            flight.single = event
+            flight.count = 1
+            release_and_wake(self, self.call_another())
             if carried[0] != NULL:
                 decref(carried[0])  # here, where the lock is free anyhow
             carried[0] = event
             write(self._dst, <object>event)
             acquire(self)
-            self._flight.single = NULL
-            if self._flight.count:
+            flight.single = NULL
+            if flight.count:
                 if self._listeners or self._troubled:
-                    self._flight.unreported = 1
-                self.finish(1, 0)
-                if self._flight.unreported:
+                    flight.unreported = 1
+                self.finish(flight, 1, 0)
+                if flight.unreported:
                     fs_release(&self._lock)
                     self.observed(None, event)
                     acquire(self)
-                    self.reported()
+                    self.reported(flight)
             if self._backlog.count == 0:
                 return 0
             calls += 1
@@ -313,49 +429,52 @@ cdef class Carrier(Sink):
                 look = calls + every
                 last = now
 
-    cdef int deliver_block(self) except -1:
+    cdef int deliver_block(self, Flight *flight) except -1:
         """A block a call. Without the lock."""
-        cdef list block = self.take(self._batch_size, True)
+        cdef list block = self.take(flight, self._batch_size)
         if block:
             write_many(self._dst, block[:])  # a copy: the destination may change what it gets
-            self.delivered()
+            self.delivered(flight)
         return 0
 
-    cdef double deliver_step(self) except -1:
-        """One step of the retrying sink; seconds to wait for the next. Without the lock."""
+    cdef int deliver_step(self, Flight *flight) except -1:
+        """One step of the retrying sink. Without the lock."""
         cdef list block
         cdef Delivery delivery = None
+        cdef Wakeup wakeup = NULL
         cdef double wait
         cdef bint mine
         acquire(self)
-        if self._flight.delivery != NULL:
-            delivery = <Delivery>self._flight.delivery
+        if flight.delivery != NULL:
+            delivery = <Delivery>flight.delivery
         fs_release(&self._lock)
         if delivery is None:
-            block = self.take(self._batch_size, True)
+            block = self.take(flight, self._batch_size)
             if not block:
-                return 0.0
+                return 0
             delivery = Delivery(block)
             delivery.driver = self
-            delivery.dispatcher = self._dispatcher
-            delivery.strand = &self._strand
             acquire(self)
-            mine = self._flight.count > 0  # else a closer has taken the block
+            mine = flight.count > 0  # else a closer has taken the block
             if mine:
                 incref(<PyObject *>delivery)
-                self._flight.delivery = <PyObject *>delivery
+                flight.delivery = <PyObject *>delivery
             fs_release(&self._lock)
             if not mine:
-                return 0.0
+                return 0
         wait = self._retrying.step(delivery)
         self._dispatcher._progress += 1
+        acquire(self)
+        if wait > 0:
+            self.back_off(flight, fs_now() + min(wait, FS_FOREVER))
+        elif not delivery.failing:
+            wakeup = self.tried(flight, True)
         if wait >= 0:
-            acquire(self)
             self.mark_next()
-            fs_release(&self._lock)
-            return wait
-        self.delivered()
-        return 0.0
+        release_and_wake(self, wakeup)
+        if wait < 0:
+            self.delivered(flight)
+        return 0
 
     def _close_dst(self):
         """Close ``dst``: on the worker after the last event, else on a thread of its own."""
@@ -375,51 +494,54 @@ cdef class Carrier(Sink):
 
     # ---------------------------------------------------------------------- accounting
 
-    cdef int delivered(self) except -1:
+    cdef int delivered(self, Flight *flight) except -1:
         """Account for the block in flight, unless a closer has."""
         cdef Flight ended
+        cdef Wakeup wakeup
         acquire(self)
-        if not self._flight.count:
+        if not flight.count:
             fs_release(&self._lock)
             return 0
-        ended = flight_end(&self._flight)
+        ended = flight_end(flight)
         if self._listeners or self._troubled:
-            self._flight.unreported = ended.count
-        self.measured(ended.count)
-        self.finish(ended.count, 0)
-        fs_release(&self._lock)
-        if self._flight.unreported:
+            flight.unreported = ended.count
+        self.measured(flight, ended.count)
+        self.finish(flight, ended.count, 0)
+        wakeup = self.tried(flight, False)  # if it still is the probe, it was dropped in the end
+        release_and_wake(self, wakeup)
+        if flight.unreported:
             self.observed(<list>ended.block, NULL)
             acquire(self)
-            self.reported()
+            self.reported(flight)
             fs_release(&self._lock)
         flight_drop(&ended)
         return 0
 
-    cdef int failed(self, object error) except -1:
+    cdef int failed(self, Flight *flight, object error) except -1:
         """The destination raised: account for what is in flight, unless a closer has or will."""
         cdef Flight ended
+        cdef Wakeup wakeup
         cdef Py_ssize_t done
         cdef bint abandoned
         acquire(self)
         abandoned = is_abandoned(self)
-        if self._flight.count == 0 or abandoned:
-            if self._flight.count:
-                flight_land(&self._flight)
-                fs_notify(&self._lock, &self._done)
+        if flight.count == 0 or abandoned:
+            if flight.count:
+                self.land(flight)
             fs_release(&self._lock)
             if not abandoned:  # there was no memory for a block
                 log.error("%s: cannot deliver: %s", self.name, describe_error(error))
             return 0
-        done = flight_done(&self._flight)
-        if done == self._flight.count:  # a strategy's success() raised; it is too late
+        done = flight_done(flight)
+        if done == flight.count:  # a strategy's success() raised; it is too late
             fs_release(&self._lock)
-            return self.delivered()
-        ended = flight_end(&self._flight)
-        self._flight.unreported = ended.count
-        self.measured(ended.count)
-        self.finish(done, ended.count - done)
-        fs_release(&self._lock)
+            return self.delivered(flight)
+        ended = flight_end(flight)
+        flight.unreported = ended.count
+        self.measured(flight, ended.count)
+        self.finish(flight, done, ended.count - done)
+        wakeup = self.tried(flight, False)
+        release_and_wake(self, wakeup)
         try:
             events = flight_events(&ended)
             self.report_drops(events[done:], describe_error(error))
@@ -427,14 +549,19 @@ cdef class Carrier(Sink):
                 self.tell_egress(events[:done])
         finally:
             acquire(self)
-            self.reported()
+            self.reported(flight)
             fs_release(&self._lock)
             flight_drop(&ended)
         return 0
 
-    cdef void finish(self, Py_ssize_t delivered, Py_ssize_t dropped) noexcept:
-        """Under the lock: nothing is in flight any more."""
-        self._flight.count = 0
+    cdef void land(self, Flight *flight) noexcept:
+        """Under the lock: a closer takes what is in flight; no attempt at it follows."""
+        flight_land(flight)
+        fs_notify(&self._lock, &self._done)
+
+    cdef void finish(self, Flight *flight, Py_ssize_t delivered, Py_ssize_t dropped) noexcept:
+        """Under the lock: a flight has come to its end."""
+        flight.count = 0
         self._delivered += delivered
         self._dropped += dropped
         self._dispatcher._progress += 1
@@ -444,9 +571,9 @@ cdef class Carrier(Sink):
             self._goal = NO_GOAL  # threads that wait for more say so again
             fs_notify(&self._lock, &self._done)
 
-    cdef void reported(self) noexcept:
+    cdef void reported(self, Flight *flight) noexcept:
         """Under the lock: the last outcome is reported, too. Only now has it finished."""
-        self._flight.unreported = 0
+        flight.unreported = 0
         if self._goal <= finished_up_to(self):
             self._goal = NO_GOAL
             fs_notify(&self._lock, &self._done)
@@ -509,12 +636,14 @@ cdef class Carrier(Sink):
         self._latency.stride = 1
         self._mark_due = self._appended
 
-    cdef void measured(self, Py_ssize_t n) noexcept:
-        """Under the lock: so many events in flight are done with."""
+    cdef void measured(self, Flight *flight, Py_ssize_t n) noexcept:
+        """Under the lock: so many events of a flight that has ended are done with."""
         cdef double now
         if self._latency != NULL:
             now = fs_now()
-            latency_done(self._latency, self._flight.first, n, &BOUNDS[0], now)
+            latency_done(
+                self._latency, flight.first, n, oldest_pending(self), &BOUNDS[0], now
+            )
             if self._backlog.count == 0 or now >= latency_latest(self._latency) + MARKING:
                 self.mark_next()
 
@@ -535,11 +664,9 @@ cdef class Carrier(Sink):
         if self._latency != NULL:
             self._latency.count = 0
             self.mark_next()
-        self._strand.slot = 0
-        self._scheduled = False
         self._announcers = []
-        self._linger_until = 0.0
-        flight_init(&self._flight)
+        self._back_off_until = 0.0
+        self.all_idle()
         if self._closing is not None:
             self._closing.after_fork()
         return 0

@@ -57,10 +57,11 @@ cdef inline void latency_done(
     Latency *self,
     unsigned long long first,
     unsigned long long count,
+    unsigned long long oldest,
     const double *bounds,
     double now,
 ) noexcept nogil:
-    """So many events from a position on are done with."""
+    """So many events from a position on are done with, and all before the oldest position."""
     cdef unsigned long long stop = first + count
     cdef unsigned long long end
     cdef double age
@@ -82,7 +83,7 @@ cdef inline void latency_done(
         self.total += age * <double>(end - first)
         first = end
         mark += 1
-    mark = latency_find(self, stop)
+    mark = latency_find(self, oldest)
     for i in range(mark, self.count):
         self.position[i - mark] = self.position[i]
         self.time[i - mark] = self.time[i]

@@ -12,8 +12,11 @@ cdef class Queue(Carrier):
     cdef int announce(self, tuple events) except -1
     cdef int append(self, tuple events) except -1
     cdef Wakeup make_ready(self) noexcept
+    cdef bint is_delivering(self) noexcept
     cdef bint is_inside(self) except -1
     cdef bint wait(self, unsigned long long goal, Closing closing, double deadline) except -1
     cdef Closing start_closing(self, double by)
     cdef int abandon(self, Closing closing) except -1
-    cdef object wait_for_flight(self, Closing closing)
+    cdef bint take_over(self, list passed, list left) except -1
+    cdef object wait_for_flights(self, Closing closing)
+    cdef bint is_in_flight(self) noexcept

@@ -8,8 +8,8 @@ hands of a closer whose deadline has passed.
 
 `accepted == delivered + dropped + pending` holds whenever the lock is free, because
 pending is computed. What has finished is told by positions: an event's is the value of
-`_appended` before it entered the backlog; all up to `_appended - waiting - in flight
-- unreported` have finished, for delivery is in order and discards come from the front.
+`_appended` before it entered the backlog. All before the oldest in flight, or not yet reported,
+or in the backlog have finished, for events are taken in order and discards come from the front.
 """
 
 import _thread
@@ -40,6 +40,7 @@ from .flight cimport (
     Flight,
     acquire,
     finished_up_to,
+    oldest_pending,
     flight_done,
     flight_drop,
     flight_end,
@@ -93,7 +94,7 @@ cdef inline Wakeup appended(Queue self, Py_ssize_t n) noexcept:
     if self._mark_due < self._appended + <unsigned long long>n:
         self.mark()
     self._appended += n
-    if not self._scheduled or self._linger_until:
+    if not self._scheduled or self._lingers != NULL:
         return self.make_ready()
     return NULL
 
@@ -138,10 +139,13 @@ cdef class Queue(Carrier):
     """Makes delivery asynchronous: ``write`` appends and returns, a worker calls ``dst``.
 
     Any thread may call anything. Events reach ``dst`` in the order in which they were
-    accepted, one call at a time, on a thread of the dispatcher. ``write`` blocks only with
-    ``maxsize`` and ``when_full="block"``. An exception of ``dst`` drops the event, or block:
-    it is counted, logged, and handed to ``dead_letter``, which is never closed. A queue
-    with pending events stays alive until they are delivered; an idle one costs no thread.
+    accepted, one call at a time, on a thread of the dispatcher. With ``concurrency`` above one
+    so many calls are under way at a time, and order is kept within a call only; ``dst`` is
+    called by several threads, unless it is a RetryingSink, whose back-off then is for all the
+    calls. ``write`` blocks only with ``maxsize`` and ``when_full="block"``. An exception of
+    ``dst`` drops the event, or block: it is counted, logged, and handed to ``dead_letter``,
+    which is never closed. A queue with pending events stays alive until they are delivered; an
+    idle one costs no thread.
     """
 
     def __init__(
@@ -152,6 +156,7 @@ cdef class Queue(Carrier):
         when_full="block",
         batch_size=1,
         linger=0.0,
+        concurrency=1,
         listeners=(),
         dead_letter=None,
         dispatcher=None,
@@ -166,6 +171,7 @@ cdef class Queue(Carrier):
             when_full=when_full,
             batch_size=batch_size,
             linger=linger,
+            concurrency=concurrency,
             listeners=listeners,
             dead_letter=dead_letter,
             name=name,
@@ -199,8 +205,10 @@ cdef class Queue(Carrier):
             if self._latency == NULL:
                 raise MemoryError
             self.mark_next()
+        if self._mode != INSTANT:  # which never blocks
+            self.add_flights(options.concurrency)
         self._dispatcher = dispatcher
-        self._dispatcher.attach()
+        self._dispatcher.attach(self.concurrency)
         self._dst = destination
         self._slow = self.maxsize > 0 or bool(self._listeners)
         self._closed = False
@@ -252,17 +260,12 @@ cdef class Queue(Carrier):
 
         Also 0.0 where ``latencies`` are not measured.
         """
-        cdef unsigned long long position
+        cdef unsigned long long position = 0
         cdef double since = 0.0
         acquire(self)
-        if (
-            self._latency != NULL
-            and self._latency.count
-            and (self._flight.count or self._backlog.count)
-        ):
-            position = self._appended - self._backlog.count
-            if self._flight.count:
-                position = self._flight.first
+        if self._latency != NULL:
+            position = oldest_pending(self)
+        if self._latency != NULL and self._latency.count and position < self._appended:
             since = self._latency.time[latency_find(self._latency, position)]
         fs_release(&self._lock)
         return fs_now() - since if since else 0.0
@@ -346,10 +349,10 @@ cdef class Queue(Carrier):
             if self._policy == BLOCK:
                 seen = self._space.count
                 wakeup = NULL
-                if self._linger_until:  # what does not fit cannot fill the block
-                    wakeup = self._dispatcher.expedite(&self._strand)
+                if self._lingers != NULL:  # what does not fit cannot fill the block
+                    wakeup = self._dispatcher.expedite(self._lingers)
                 release_and_wake(self, wakeup)
-                if self._flight.runner == fs_self():
+                if self.is_delivering():
                     raise wording.full_for_itself(self.name)
                 fs_wait(&self._lock, &self._space, seen, fs_now() + FS_RECHECK)
                 acquire(self)
@@ -413,10 +416,9 @@ cdef class Queue(Carrier):
     cdef Wakeup make_ready(self) noexcept:
         """Under the lock: there is something to do. The result is for release_and_wake()."""
         if not self._scheduled:
-            self._scheduled = True
-            return self._dispatcher.schedule(&self._strand)
-        if self._linger_until and (self._backlog.count >= self._batch_size or is_full(self)):
-            return self._dispatcher.expedite(&self._strand)
+            return self.start_idle()
+        if self._lingers != NULL and (self._backlog.count >= self._batch_size or is_full(self)):
+            return self._dispatcher.expedite(self._lingers)
         return NULL
 
     # ------------------------------------------------------------ waiting and closing
@@ -434,22 +436,28 @@ cdef class Queue(Carrier):
         cdef Wakeup wakeup = NULL
         acquire(self)
         goal = self._hurry = self._appended
-        if self._linger_until:
-            wakeup = self._dispatcher.expedite(&self._strand)
+        if self._lingers != NULL:
+            wakeup = self._dispatcher.expedite(self._lingers)
         release_and_wake(self, wakeup)
         return self.wait(goal, None, deadline)
 
     def _delivers_here(self):
         """Whether the calling thread is inside this queue's delivery, and must not wait for it."""
-        cdef bint here
+        return self.is_delivering()
+
+    cdef bint is_delivering(self) noexcept:
+        """Whether the calling thread is inside this queue's delivery. Takes the lock."""
+        cdef bint here = False
+        cdef Py_ssize_t i
         acquire(self)
-        here = self._flight.runner == fs_self()
+        for i in range(self.concurrency):
+            here |= self.flight(i).runner == fs_self()
         fs_release(&self._lock)
         return here
 
     cdef bint is_inside(self) except -1:
         """Whether the calling thread is inside this queue, and a close() would wait for itself."""
-        return self._flight.runner == fs_self() or fs_self() in self._announcers
+        return self.is_delivering() or fs_self() in self._announcers
 
     cdef bint wait(self, unsigned long long goal, Closing closing, double deadline) except -1:
         """Until all up to a position has finished, or the closing has; false if it has not."""
@@ -465,7 +473,7 @@ cdef class Queue(Carrier):
             seen = self._done.count
             fs_release(&self._lock)
             now = fs_now()
-            if now >= deadline or self._flight.runner == fs_self():
+            if now >= deadline or self.is_delivering():
                 return False
             if closing is not None and self.is_inside():
                 return False
@@ -523,8 +531,8 @@ cdef class Queue(Carrier):
         if not closing.finished and not closing.started:
             if not self._scheduled:
                 wakeup = self.make_ready()
-            elif self._linger_until:
-                wakeup = self._dispatcher.expedite(&self._strand)
+            elif self._lingers != NULL:
+                wakeup = self._dispatcher.expedite(self._lingers)
         release_and_wake(self, wakeup)
         if first:
             self._dispatcher.closed_one()
@@ -532,11 +540,9 @@ cdef class Queue(Carrier):
 
     cdef int abandon(self, Closing closing) except -1:
         """A deadline has passed: close ``dst`` at once and give back what is left."""
-        cdef list waiting = self.take(ALL, False)
-        cdef list events
-        cdef list left
-        cdef Flight ended
-        cdef Py_ssize_t done
+        cdef list waiting = self.take(NULL, ALL)
+        cdef list passed = []
+        cdef list left = []
         cdef bint mine
         cdef bint late
         acquire(self)
@@ -547,19 +553,13 @@ cdef class Queue(Carrier):
                 _thread.start_new_thread(self._close_dst, ())
             except RuntimeError:  # the interpreter is shutting down
                 self._close_dst()
-        interrupt = self.wait_for_flight(closing)
+        interrupt = self.wait_for_flights(closing)
+        while self.take_over(passed, left):
+            pass
+        left += waiting
         acquire(self)
-        done = flight_done(&self._flight)
-        ended = flight_end(&self._flight)  # its references are dropped later, without the lock
-        if ended.delivery != NULL:
-            (<Delivery>ended.delivery).taken = True
         error = closing.take_error()
-        fs_release(&self._lock)
-        events = flight_events(&ended)
-        flight_drop(&ended)
-        left = events[done:] + waiting
-        acquire(self)
-        self._delivered += done
+        self._delivered += len(passed)
         self._dropped += len(left)
         late = not closing.finished
         closing.finished = True
@@ -568,14 +568,38 @@ cdef class Queue(Carrier):
         if left:
             self.report_drops(left, wording.CLOSED_BEFORE)
             self.trouble().over()
-        if done:
-            self.tell_egress(events[:done])
+        if passed:
+            self.tell_egress(passed)
         raised = interrupt or wording.undelivered(self.name, left, error, late)
         if raised is not None:
             raise raised
         return 0
 
-    cdef object wait_for_flight(self, Closing closing):
+    cdef bint take_over(self, list passed, list left) except -1:
+        """End the oldest flight, whose events a closer accounts for; false if there is none."""
+        cdef Flight *flight = NULL
+        cdef Flight ended
+        cdef Py_ssize_t done
+        cdef Py_ssize_t i
+        acquire(self)
+        for i in range(self.concurrency):
+            if self.flight(i).count and (flight == NULL or self.flight(i).first < flight.first):
+                flight = self.flight(i)
+        if flight == NULL:
+            fs_release(&self._lock)
+            return False
+        done = flight_done(flight)
+        ended = flight_end(flight)  # its references are dropped later, without the lock
+        if ended.delivery != NULL:
+            (<Delivery>ended.delivery).taken = True
+        fs_release(&self._lock)
+        events = flight_events(&ended)
+        flight_drop(&ended)
+        passed += events[:done]
+        left += events[done:]
+        return True
+
+    cdef object wait_for_flights(self, Closing closing):
         """Let the destination, which is being closed, let go of what is in flight, then close.
 
         What interrupted the wait, if anything. A queue keeps to its own deadline, and then says
@@ -592,7 +616,7 @@ cdef class Queue(Carrier):
         interrupt = None
         while True:
             acquire(self)
-            until = grace if self._flight.count and not self._flight.landed else deadline
+            until = grace if self.is_in_flight() else deadline
             if fs_now() >= until or (until == deadline and closing.finished):
                 fs_release(&self._lock)
                 return interrupt
@@ -603,6 +627,15 @@ cdef class Queue(Carrier):
             except BaseException as error:  # Ctrl-C: not before everything is accounted for
                 interrupt = error
                 deadline = grace = 0.0
+
+
+    cdef bint is_in_flight(self) noexcept:
+        """Under the lock: whether the destination has not let go of something."""
+        cdef Py_ssize_t i
+        for i in range(self.concurrency):
+            if self.flight(i).count and not self.flight(i).landed:
+                return True
+        return False
 
 
 register_native(Queue)

@@ -1,6 +1,6 @@
 from .delivery cimport Delivery
 from .strategy cimport Bounded
-from .sync cimport fs_count, fs_thread
+from .sync cimport fs_count
 from .wrapper cimport Wrapper
 
 
@@ -11,15 +11,16 @@ cdef class RetryingSink(Wrapper):
     cdef tuple _listeners
     cdef object _dead_letter
     cdef object _log  # what it says of this sink
-    cdef Delivery _current  # _lock: whose turn it is
-    cdef fs_thread _owner  # the thread that is in attempt(), by the turn
-    cdef Py_ssize_t _piece  # events to try at once; by the turn
-    cdef fs_count _retries  # the turn's to write, like the next
-    cdef fs_count _dropped
+    cdef list _current  # _lock: the deliveries that have the turn; several only of one driver
+    cdef fs_count _piece  # events to try at once
+    cdef unsigned long long _retries  # FS_ADD, FS_READ, like the next
+    cdef unsigned long long _dropped
 
     cdef int write_list(self, list events) except -1
     cdef double step(self, Delivery delivery) except? -2  # seconds to wait, -1 when finished
     cdef int take_turn(self, Delivery delivery) except -1
+    cdef bint may_go(self, Delivery delivery)
+    cdef bint is_nested(self)
     cdef void end_turn(self, Delivery delivery) noexcept
     cdef double attempt(self, Delivery delivery) except? -2
     cdef int succeeded(self, Delivery delivery, list piece) except -1

@@ -2,10 +2,11 @@
 """Trying again. Compare retry.go of docker/go-events.
 
 One block at a time has the sink's turn, from its first attempt to its end, back-offs
-included: that is what serialises writes. The turn belongs to the block, not to a thread,
-because a queue drives its block a step at a time and by whichever worker is at hand: a
-back-off goes on the queue's timer and holds no thread. A thread that writes by itself
-waits on `_changed`, which close() notifies.
+included: that is what serialises writes. The blocks of one queue share the turn, as many as
+its `concurrency` allows. The turn belongs to the block, not to a thread, because a queue
+drives its blocks a step at a time and by whichever worker is at hand: a back-off goes on the
+queue's timer and holds no thread. A thread that writes by itself waits on `_changed`, which
+close() notifies.
 """
 
 from fastsinks._core import arguments, callbacks
@@ -13,10 +14,12 @@ from fastsinks._core.errors import SinkClosedError
 from fastsinks._core.retry_log import RetryLog
 
 from .callbacks cimport write, write_many
-from .delivery cimport Delivery
+from .delivery cimport Delivery, Driver
 from .sink cimport Sink, register_native
 from .strategy cimport own_limits
 from .sync cimport (
+    FS_ADD,
+    FS_READ,
     fs_acquire,
     fs_init,
     fs_is_inherited,
@@ -30,7 +33,7 @@ from .times cimport FS_FOREVER
 
 fs_init()
 
-cdef Py_ssize_t WHOLE = 1 << 40  # more events than any block has
+cdef unsigned long long WHOLE = 1 << 40  # more events than any block has
 
 
 cdef class RetryingSink(Wrapper):
@@ -49,6 +52,7 @@ cdef class RetryingSink(Wrapper):
 
     def __cinit__(self, *args, **kwargs):
         self._piece = WHOLE
+        self._current = []
 
     def __init__(self, sink, strategy, *, listeners=(), dead_letter=None):
         super().__init__(sink)
@@ -62,12 +66,12 @@ cdef class RetryingSink(Wrapper):
     @property
     def retries(self):
         """Events whose attempt failed and was to be repeated, counted each time."""
-        return self._retries
+        return FS_READ(self._retries)
 
     @property
     def dropped(self):
         """Events that were dropped."""
-        return self._dropped
+        return FS_READ(self._dropped)
 
     def write(self, event, /):
         self.write_list([event])
@@ -131,11 +135,11 @@ cdef class RetryingSink(Wrapper):
         cdef unsigned int seen
         if fs_is_inherited(&self._lock):
             self.after_fork()
-        if delivery.held or self._owner == fs_self():
-            return 0  # nested: the sink or the dead letter wrote to us, and would wait for itself
+        if delivery.held:
+            return 0
         fs_acquire(&self._lock)
-        while self._current is not None and not self._closed:
-            if self._current.thread == fs_self():  # a signal's handler writes during the back-off
+        while not self._closed and not self.may_go(delivery):
+            if self.is_nested():
                 fs_release(&self._lock)
                 return 0
             seen = self._changed.count
@@ -145,27 +149,44 @@ cdef class RetryingSink(Wrapper):
         if self._closed:
             fs_release(&self._lock)
             raise SinkClosedError
-        self._current = delivery
+        self._current.append(delivery)
         delivery.held = True
         fs_release(&self._lock)
         return 0
+
+    cdef bint may_go(self, Delivery delivery):
+        """Under the lock: whether nobody has the turn, or blocks of the same queue."""
+        if not self._current:
+            return True
+        return delivery.driver is not None and (<Delivery>self._current[0]).driver is delivery.driver
+
+    cdef bint is_nested(self):
+        """Under the lock: whether the calling thread would wait for itself.
+
+        The sink or the dead letter wrote to us, or a signal's handler does during a back-off.
+        """
+        cdef Delivery current
+        for current in self._current:
+            if current.runner == fs_self() or current.thread == fs_self():
+                return True
+        return False
 
     cdef void end_turn(self, Delivery delivery) noexcept:
         if not delivery.held:
             return
         delivery.held = False
         fs_acquire(&self._lock)
-        self._current = None
+        self._current.remove(delivery)
         fs_notify(&self._lock, &self._changed)
         fs_release(&self._lock)
 
     cdef double attempt(self, Delivery delivery) except? -2:
         cdef double wait
         cdef list piece
-        cdef unsigned long owner = self._owner
+        cdef unsigned long long size = self._piece
         if self._closed:
             raise SinkClosedError
-        self._owner = fs_self()
+        delivery.runner = fs_self()
         try:
             event = delivery.events[delivery.done]
             if not delivery.waited:
@@ -180,7 +201,7 @@ cdef class RetryingSink(Wrapper):
             delivery.waited = False
             delivery.not_before = 0.0
             piece = delivery.events[
-                delivery.done : delivery.done + (self._piece if self._dst.takes_blocks else 1)
+                delivery.done : delivery.done + (size if self._dst.takes_blocks else 1)
             ]
             if self._fit is not None and len(piece) > 1:
                 piece = piece[: callbacks.fit(self._dst.sink, piece)]
@@ -198,13 +219,15 @@ cdef class RetryingSink(Wrapper):
             else:
                 self.succeeded(delivery, piece)
         finally:
-            self._owner = owner
+            delivery.runner = 0
         return -1.0 if delivery.done == len(delivery.events) else 0.0
 
     cdef int succeeded(self, Delivery delivery, list piece) except -1:
+        cdef unsigned long long grown = 2 * len(piece)
+        delivery.failing = False
         delivery.done += len(piece)
-        if self._piece < WHOLE:
-            self._piece = max(self._piece, 2 * len(piece))
+        if self._piece < grown:
+            self._piece = grown
         self._log.succeeds()
         callbacks.success(self._strategy, piece[0])
         return 0
@@ -215,6 +238,7 @@ cdef class RetryingSink(Wrapper):
         cdef double after
         cdef Py_ssize_t i
         cdef double now
+        delivery.failing = True
         if not drop:
             after = callbacks.retry_after(error)
             if after:
@@ -238,13 +262,13 @@ cdef class RetryingSink(Wrapper):
             if self._closed or delivery.taken:
                 raise SinkClosedError  # what is left has been, or will be, accounted for
             delivery.done += 1
-            self._dropped += 1
+            FS_ADD(self._dropped, 1)
             try:
                 self._log.drops(piece[0], error)
             finally:  # Ctrl-C
                 callbacks.bury(self._dead_letter, piece)
             return 0
-        self._retries += len(piece)
+        FS_ADD(self._retries, len(piece))
         self._log.retries(piece[0], error, len(piece))
         if self._listeners:
             callbacks.tell_all(self._listeners, "retry", piece, error)
@@ -252,19 +276,18 @@ cdef class RetryingSink(Wrapper):
 
     cdef int after_fork(self) except -1:
         Wrapper.after_fork(self)
-        self._current = None
-        self._owner = 0
+        self._current = []
         return 0
 
     cdef void interrupt(self) noexcept:
         """Closing: end a back-off that waits on a queue's timer; threads have been notified."""
-        cdef Delivery delivery
+        cdef Driver driver = None
         fs_acquire(&self._lock)
-        delivery = self._current
+        if self._current:
+            driver = (<Delivery>self._current[0]).driver
         fs_release(&self._lock)
-        if delivery is not None and delivery.driver is not None:
-            driver = delivery.driver  # keeps the strand
-            delivery.dispatcher.wake(delivery.dispatcher.expedite(delivery.strand))
+        if driver is not None:
+            driver.end_back_off()
 
 
 register_native(RetryingSink)

@@ -16,16 +16,17 @@ cdef struct Timers:
     Py_ssize_t strands  # how many exist
 
 
-cdef inline bint timers_make_room(Timers *self) noexcept nogil:
-    """For one more strand, which now exists; false without memory."""
+cdef inline bint timers_make_room(Timers *self, Py_ssize_t more) noexcept nogil:
+    """For so many more strands, which now exist; false without memory."""
     cdef Strand **heap
-    if self.strands == self.room:
-        heap = <Strand **>realloc(self.heap, (2 * self.room + 8) * sizeof(Strand *))
+    cdef Py_ssize_t room = 2 * self.room + more
+    if self.strands + more > self.room:
+        heap = <Strand **>realloc(self.heap, room * sizeof(Strand *))
         if heap == NULL:
             return False
         self.heap = heap
-        self.room = 2 * self.room + 8
-    self.strands += 1
+        self.room = room
+    self.strands += more
     return True
 
 
