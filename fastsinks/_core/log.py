@@ -95,13 +95,14 @@ _lock = PerProcess(threading.Lock)  # of all bursts: trouble is rare
 
 
 class Burst:
-    """Rate-limits one kind of trouble: a line when it begins, one with the count when it ends.
+    """Rate-limits failed attempts: a line for the first, one with their number when it is over.
 
     Any thread may call it. The lock guards the counts alone; logging, which runs
     handlers of the user's, happens outside it.
     """
 
     __slots__ = ("_count", "_level", "_what")
+    counts = "attempts"
 
     def __init__(self, what: str, level: int = logging.WARNING) -> None:
         self._what = what
@@ -126,13 +127,14 @@ class Burst:
         with _lock.get():
             count, self._count = self._count, 0
         if count > 1:
-            info("%s: %d events in all", self._what, count)
+            info("%s: %d %s in all", self._what, count, self.counts)
 
 
 class Drops(Burst):
     """A burst of events that are dropped, which is an error."""
 
     __slots__ = ()
+    counts = "events"
 
     def __init__(self, what: str) -> None:
         super().__init__(what, logging.ERROR)

@@ -24,9 +24,9 @@ class RetryLog:
             self._backing_off = True
             log.warning("%s: backing off for %.3g s", self._label, wait)
 
-    def retries(self, event: Any, error: BaseException, count: int) -> None:
-        """An attempt of ``count`` events failed, of which ``event`` is the first."""
-        self._retries.happened(event, describe_error(error), count)
+    def retries(self, event: Any, error: BaseException) -> None:
+        """An attempt failed, at a block of which ``event`` is the first."""
+        self._retries.happened(event, describe_error(error))
 
     def drops(self, event: Any, error: BaseException) -> None:
         self._drops.happened(event, describe_error(error))

@@ -102,7 +102,7 @@ class TestEndpoints:
         assert receiver.url() in first
         assert "503 Service Unavailable" in first
         assert "'order-7'" in first
-        assert "20 events in all" in last
+        assert "20 attempts in all" in last
         (record,) = [record for record in caplog.records if record.getMessage() == first]
         assert record.levelno == logging.WARNING
 
@@ -125,7 +125,7 @@ class TestEndpoints:
         told = lines(caplog)
         assert "an attempt failed" in told[0]
         assert told[1].startswith("endpoint 'hook': backing off for 3.6e+03 s")
-        assert "3 events in all" in told[2]
+        assert "3 attempts in all" in told[2]
 
     def test_no_secrets(self, caplog: pytest.LogCaptureFixture) -> None:
         endpoint = Endpoint(

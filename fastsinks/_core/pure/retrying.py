@@ -182,7 +182,7 @@ class RetryingSink(Wrapper):
             return
         with self._lock:
             self._retries += len(piece)
-        self._log.retries(piece[0], error, len(piece))
+        self._log.retries(piece[0], error)
         callbacks.tell_all(self._listeners, "retry", piece, error)
 
     def _after_fork(self) -> None:

@@ -269,7 +269,7 @@ cdef class RetryingSink(Wrapper):
                 callbacks.bury(self._dead_letter, piece)
             return 0
         FS_ADD(self._retries, len(piece))
-        self._log.retries(piece[0], error, len(piece))
+        self._log.retries(piece[0], error)
         if self._listeners:
             callbacks.tell_all(self._listeners, "retry", piece, error)
         return 0
