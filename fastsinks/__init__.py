@@ -1,7 +1,7 @@
 """fastsinks: composable sinks that carry events out of a busy server.
 
-The core is loaded at once, and a broken build with it is an ImportError. What needs urllib3
-is loaded when it is first asked for: a program that only queues pays for no HTTP.
+Importing it loads the core, and raises ImportError if the compiled core cannot be loaded. What
+needs urllib3 is loaded on first use: a program that only queues does not pay for HTTP.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ __all__ = [
     "ignore",
 ]
 
-# By the door that has it.
+# Names that are loaded on first use, each with its door.
 _LAZY = {"Endpoint": "endpoint", "EndpointMetrics": "endpoint", "HTTPSink": "http"}
 _DOORS = ("encoders", "endpoint", "events", "http", "signing", "typing")
 
 
 def __getattr__(name: str) -> Any:
-    """Load a door when something behind it is first asked for (PEP 562)."""
+    """Load a door on first use of anything behind it (PEP 562)."""
     if name in _DOORS:
         return import_module(f".{name}", __name__)
     if name in _LAZY:
         value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
-        globals()[name] = value  # the next look finds it without this function
+        globals()[name] = value  # later lookups do not come here
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""What both backends ask of their arguments, so that the rules exist once. A leaf."""
+"""Checks of arguments, written once for both backends. Imports nothing of the package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def timeout(value: Any) -> float:
 
 
 def size(name: str, value: Any, *, least: int = 0, most: int = sys.maxsize) -> int:
-    """A whole number, not smaller than ``least``, nor larger than what can be counted."""
+    """A whole number from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < least:
@@ -36,7 +36,7 @@ def size(name: str, value: Any, *, least: int = 0, most: int = sys.maxsize) -> i
 
 
 def strings(name: str, values: Any) -> tuple[str, ...]:
-    """Strings, from any iterable of them but a string."""
+    """A tuple of strings, from any iterable of them except a string."""
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be an iterable of strings, not {values!r}")
     found = tuple(values)
@@ -47,7 +47,7 @@ def strings(name: str, values: Any) -> tuple[str, ...]:
 
 
 def policy(value: Any) -> str:
-    """What a queue is to do when it is full."""
+    """What a queue does when it is full."""
     if value not in ("block", "raise", "drop_newest", "drop_oldest"):
         raise ValueError(
             f"when_full must be 'block', 'raise', 'drop_newest' or 'drop_oldest', not {value!r}"
@@ -94,7 +94,7 @@ def dispatcher(value: Any, kind: type, default: Any) -> Any:
 
 
 def limits(max_attempts: Any, max_elapsed: Any) -> tuple[int | None, float | None]:
-    """When a strategy gives up; ``None``: never."""
+    """When a strategy gives up; ``None`` means never."""
     return (
         None if max_attempts is None else size("max_attempts", max_attempts, least=1),
         None if max_elapsed is None else seconds("max_elapsed", max_elapsed),
@@ -117,8 +117,8 @@ def own_write_many(dst: Any, base: type) -> Any:
     """``dst.write_many`` if ``dst`` takes blocks by itself, else ``None``.
 
     The base class's loop over ``write`` is no block operation: a failure in its
-    middle could not say which events were committed. Nor are blocks for a sink that
-    has ``takes_blocks = False``.
+    middle could not say which events were committed. A sink that has
+    ``takes_blocks = False`` gets no blocks either.
     """
     if isinstance(dst, base) and type(dst).write_many is base.write_many:  # type: ignore[attr-defined]
         return None
@@ -129,5 +129,5 @@ def own_write_many(dst: Any, base: type) -> Any:
 
 
 def own_fit(dst: Any, base: type) -> Any:
-    """``dst.fit`` if it is one of our sinks and has an opinion, else ``None``."""
+    """``dst.fit`` if ``dst`` is one of our sinks and has such a method, else ``None``."""
     return getattr(dst, "fit", None) if isinstance(dst, base) else None

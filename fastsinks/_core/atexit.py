@@ -15,29 +15,32 @@ from .errors import CloseTimeoutError
 #: Seconds for queues that nobody closed; the variable is for tests only.
 EXIT_TIMEOUT = float(os.environ.get("FASTSINKS_EXIT_TIMEOUT", "5"))
 
-LAST = -100  #: of multiprocessing's finalisers: others may write, too
+LAST = -100  #: after multiprocessing's other finalisers, which may still write events
 
 
 class _Hooks(list[Callable[[], object]]):
-    """What is to be called at the end of this process, or of one that multiprocessing made."""
+    """Functions to call at the end of this process, or of a child that multiprocessing made."""
 
     def __call__(self) -> None:
         for function in reversed(self):
             function()
 
     def register(self) -> None:
-        """In a process of multiprocessing's: it ends by os._exit() and runs finalisers only."""
+        """In a child of multiprocessing, which ends by os._exit() and runs only finalisers."""
         util.Finalize(None, self, exitpriority=LAST)
 
 
 _hooks = _Hooks()
-util.register_after_fork(_hooks, _Hooks.register)  # it drops its finalisers before it calls this
-if process.parent_process() is not None:  # and has called it, if we are imported only now
+util.register_after_fork(_hooks, _Hooks.register)  # a child clears its finalisers before this call
+if process.parent_process() is not None:  # first imported in a child, after that call
     _hooks.register()
 
 
 def at_exit(function: Callable[..., object], *args: Any) -> None:
-    """Call it when the interpreter or a process of multiprocessing's ends, last come first."""
+    """Call ``function`` when the interpreter or a child of multiprocessing ends.
+
+    The function that was registered last is called first.
+    """
     atexit.register(function, *args)
     _hooks.append(lambda: function(*args))
 
@@ -45,8 +48,8 @@ def at_exit(function: Callable[..., object], *args: Any) -> None:
 def close_dispatchers(dispatchers: Iterable[Any]) -> None:
     """Deliver what is pending within one deadline for all, and report the rest.
 
-    Runs by at_exit(): other threads still run, none can start any more on CPython 3.12;
-    a dispatcher without workers uses this one.
+    A hook of at_exit(): other threads still run, but from CPython 3.12 on none can start. A
+    dispatcher without workers then uses the calling thread.
     """
     deadline = monotonic() + EXIT_TIMEOUT
     for dispatcher in list(dispatchers):

@@ -16,7 +16,7 @@ def exponential(failures: int, base: float, factor: float, most: float) -> float
     """A draw from ``[0, min(most, base + factor * 2**(failures-1)))``; 0 after no failure."""
     if not failures:
         return 0.0
-    # 2**1000 is a float still, and beyond any maximum.
+    # 2.0**1000 is still a float, and beyond any maximum.
     return random.random() * min(most, base + factor * 2.0 ** min(failures - 1, 1000))
 
 

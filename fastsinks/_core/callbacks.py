@@ -1,8 +1,8 @@
-"""The one door to user code: each call of what users hand in is made from here.
+"""The one door to user code: every object that a user hands in is called from here.
 
-The compiled core's half is ``callbacks.pxd``, which calls this one where time does not
-matter. A function says what becomes of an exception: a sink's, a matcher's and a strategy's
-decision are for the caller; what a listener, a dead letter or ``success`` raises is logged,
+The compiled core's half is ``callbacks.pxd``; it uses this module where speed does not matter.
+Each function says what becomes of an exception. What a sink or a matcher raises, or a strategy
+that decides, goes to the caller. What a listener, a dead letter or ``success`` raises is logged,
 because the event has its outcome already. Ctrl-C is raised all the same (see thread_state).
 
 No function here is called under a lock, in either backend: user code may block, call back
@@ -54,11 +54,11 @@ def takes_timeout(close: Any) -> bool:
     code = getattr(close, "__code__", None)
     if isinstance(code, CodeType) and not hasattr(close, "__wrapped__"):
         return "timeout" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    text = getattr(close, "__text_signature__", None)  # of what is compiled
+    text = getattr(close, "__text_signature__", None)  # a compiled function has this
     if text is not None:
         return "timeout" in text
-    # A decorated function, a partial, an object that can be called. Loading this module costs
-    # as much as the rest of the core, and most programs never need it.
+    # A decorated function, a partial or a callable object. Importing inspect costs as much as
+    # the rest of the core, and most programs never need it.
     from inspect import signature
 
     try:
@@ -70,8 +70,8 @@ def takes_timeout(close: Any) -> bool:
 def bury(dead_letter: Any, events: Iterable[Any]) -> None:
     """Hand dropped events to the dead letter, in order, if there is one.
 
-    What it raises is logged. Ctrl-C, which may come in between two events as well, waits
-    until all are there.
+    What it raises is logged. Ctrl-C, which may also strike between two events, is raised once
+    all of them have been handed over.
     """
     if dead_letter is None:
         return
@@ -97,10 +97,10 @@ def report_drops(
     events: Sequence[Any],
     reason: str,
 ) -> None:
-    """What a queue's drop owes beside the count: a log line, the dead letter, the listeners."""
+    """Report what a queue has dropped and counted: to the log, the dead letter, the listeners."""
     try:
         trouble.happened(events[0], reason, len(events))
-    finally:  # Ctrl-C, in a handler of the log
+    finally:  # Ctrl-C may strike in a log handler
         bury(dead_letter, events)
         tell_all(listeners, "egress", events)
 
@@ -162,17 +162,17 @@ def is_permanent(error: BaseException) -> bool:
     """Whether an exception says that trying again cannot help."""
     try:
         return bool(getattr(error, "permanent", False))
-    except Exception:  # a property of its own: as good as none
+    except Exception:  # a property that raises counts as absent
         return False
 
 
 def retry_after(error: BaseException) -> float:
-    """How many seconds an exception asks to wait, 0 if it does not."""
+    """How many seconds an exception asks the sender to wait; 0 if it does not ask."""
     try:
         after = getattr(error, "retry_after", None)
     except Exception:
         return 0.0
-    if isinstance(after, (int, float)) and after > 0:  # NaN is not
+    if isinstance(after, (int, float)) and after > 0:  # false for NaN
         return FOREVER if after >= FOREVER else float(after)
     return 0.0
 
@@ -183,7 +183,7 @@ def retry_after(error: BaseException) -> float:
 def encode(encoder: Any, events: Sequence[Any]) -> bytes:
     """The body of a request. Whatever goes wrong is a permanent DeliveryError.
 
-    Neither text nor traceback of what the encoder raises goes on: they may quote the event.
+    The text and the traceback of what the encoder raises are left out: they may quote the event.
     """
     name = type(encoder).__name__
     try:
@@ -203,9 +203,9 @@ def encode(encoder: Any, events: Sequence[Any]) -> bytes:
 
 
 def sign(signer: Any, check: Callable[[Any], T], *args: Any) -> T:
-    """The headers that a signer adds, as ``check`` makes them of what it returns.
+    """The headers that a signer adds: what ``check`` makes of the signer's result.
 
-    Raises DeliveryError. A signer knows a secret; its exceptions stay here.
+    Raises DeliveryError without the signer's own exception, which may contain its secret.
     """
     try:
         return check(signer(*args))
@@ -216,7 +216,7 @@ def sign(signer: Any, check: Callable[[Any], T], *args: Any) -> T:
 
 
 def allow(allowed: Any, address: Any) -> bool:
-    """Whether ``allow`` lets an address through. Raises DeliveryError if it cannot say."""
+    """Whether ``allow`` lets an address through. Raises DeliveryError if ``allow`` raises."""
     try:
         return bool(allowed(address))
     except BaseException as error:

@@ -12,7 +12,7 @@ class ChannelEvents:
 
     An event is taken from the channel by the coroutine itself, on its loop's
     thread, never by a helper thread on its behalf: a cancelled ``anext`` has
-    therefore taken nothing and loses nothing. Other threads only ring a bell.
+    therefore taken nothing and loses nothing. Other threads only notify the loop.
     """
 
     def __init__(self, channel: Any) -> None:
@@ -25,23 +25,23 @@ class ChannelEvents:
         import asyncio  # here, where it is loaded already: the core does without
 
         loop = asyncio.get_running_loop()
-        bell = asyncio.Event()
+        changed = asyncio.Event()
 
-        def ring() -> None:  # called by writers and closers, on any thread
+        def notify() -> None:  # called by writers and closers, on any thread
             try:
-                loop.call_soon_threadsafe(bell.set)
-            except RuntimeError:  # the loop is closed: nobody is waiting any more
+                loop.call_soon_threadsafe(changed.set)
+            except RuntimeError:  # the loop is closed, and no coroutine waits any more
                 pass
 
-        self._channel._watch(ring)
+        self._channel._watch(notify)
         try:
             while True:
-                bell.clear()
+                changed.clear()
                 try:
                     return self._channel.get(timeout=0)
                 except TimeoutError:
-                    await bell.wait()
+                    await changed.wait()
                 except SinkClosedError:
                     raise StopAsyncIteration from None
         finally:
-            self._channel._unwatch(ring)
+            self._channel._unwatch(notify)

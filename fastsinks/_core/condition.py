@@ -1,8 +1,8 @@
 """Where threads wait for a change of what a lock guards: in the twin, and over HTTP.
 
-A ``threading.Condition`` gives the lock back and takes it again in Python. Where a signal's
-handler raises in between, its ``with`` block ends without the lock. Here a thread that waits
-does so after its ``with`` block, and so Ctrl-C finds it without the lock.
+``threading.Condition`` releases the lock and takes it again in Python code. If a signal's handler
+raises in between, the ``with`` block ends without the lock. Here a thread waits after its ``with``
+block has ended, so Ctrl-C always strikes it without the lock.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from time import monotonic
 from typing import Any
 
 NEVER = math.inf  #: a time that the clock does not reach
-RECHECK = 0.5  #: seconds after which a waiter looks again: a signal may cost a notification
-HELP = 0.02  #: ... where it is asked to do something meanwhile
+RECHECK = 0.5  #: seconds until a waiting thread looks again, as a signal may lose a notification
+HELP = 0.02  #: ... if it has something to do meanwhile
 
 
 class Condition:
-    """A place to wait at. ``lock`` is re-entrant, and held by a thread that notifies."""
+    """A place to wait. ``lock`` is re-entrant; a thread holds it to notify."""
 
     def __init__(self, lock: Any) -> None:
         self._lock = lock
-        self._sleepers: deque[Any] = deque()  # guarded by the lock; each is a lock, held
+        self._sleepers: deque[Any] = deque()  # guarded by the lock; each is a held lock
 
     def notify(self) -> bool:
-        """Under the lock: wake one thread, the first that came. False if none waits."""
+        """Under the lock: wake the thread that has waited longest. False if none waits."""
         if not self._sleepers:
             return False
         self._sleepers.popleft().release()
         return True
 
     def notify_all(self) -> None:
-        """Under the lock."""
+        """Under the lock: wake all threads that wait."""
         while self._sleepers:
             self._sleepers.popleft().release()
 
     def until(
         self,
-        attempt: Callable[[], bool],
+        predicate: Callable[[], bool],
         deadline: float = NEVER,
         meanwhile: Callable[[], bool] | None = None,
     ) -> bool:
-        """Call ``attempt`` under the lock until it is true; false if the deadline passes first.
+        """Call ``predicate`` under the lock until it is true; false if the deadline passes first.
 
         Without the lock, ``meanwhile`` is called before each wait, and every HELP seconds; if
         it returns true, there is no wait. Ctrl-C ends a wait and leaves nothing behind. What
@@ -53,13 +53,13 @@ class Condition:
         while True:
             with self._lock:
                 left = deadline - monotonic()
-                if attempt():
+                if predicate():
                     return True
                 if left <= 0:
                     return False
                 sleeper = self._new_sleeper()
             if self._lock._is_owned():
-                # A signal's handler that struck under the lock: nobody could ever notify it.
+                # A signal's handler interrupted the thread that holds the lock: none can notify.
                 raise RuntimeError("a signal's handler would wait for its own thread")
             try:
                 if meanwhile is None:
@@ -73,7 +73,7 @@ class Condition:
                 self._forget(sleeper)
 
     def wait(self, left: float) -> None:
-        """Under the lock, which is given back meanwhile; for ``left`` seconds at most.
+        """Under the lock, which is released meanwhile: wait for ``left`` seconds at most.
 
         For workers: no signal strikes them.
         """

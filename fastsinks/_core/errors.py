@@ -1,4 +1,4 @@
-"""The exceptions of fastsinks. A leaf: it imports nothing of the package."""
+"""The exceptions of fastsinks. Imports nothing of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects with a lock, which a fork makes anew: in the twin, over HTTP, and in monitoring."""
+"""Objects whose lock a forked child replaces: in the twin, over HTTP, and in monitoring."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .condition import Condition
 from .per_process import PerProcess
 
 _all: weakref.WeakSet[Locked] = weakref.WeakSet()
-_turn = PerProcess(threading.RLock)
+_fork_lock = PerProcess(threading.RLock)
 _process = _begun = os.getpid()
 
 
 class Locked:
-    """Has a lock, which in a child is free whoever held it in the parent.
+    """Has a lock, which is free in a forked child even if a thread of the parent held it.
 
     ``_lock`` guards what changes. It is re-entrant, because a finaliser or a signal's handler
     that runs while it is held may call back. ``_changed`` is where threads wait.
     """
 
     def __init__(self) -> None:
-        """To be called when all that ``_after_fork`` looks at is there."""
+        """Call it once all attributes that ``_after_fork`` uses are set."""
         self._make_lock()
         _all.add(self)
 
@@ -33,11 +33,11 @@ class Locked:
         self._own = lock, Condition(lock)
 
     def _after_fork(self) -> None:
-        """In a child, where only the thread that forked is there: forget the others."""
+        """In a child, which has only the thread that forked: forget all other threads."""
         self._make_lock()
 
     def __getattr__(self, name: str) -> Any:
-        """What is not there: for want of an ``__init__``, if it is ours."""
+        """An attribute is missing. If it is ours, ``__init__`` was not called."""
         if name.startswith("_") and not name.startswith("__") and "_own" not in vars(self):
             raise wording.uninitialised(self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -54,17 +54,17 @@ class Locked:
 
 
 def _look_for_fork() -> None:
-    """In a child, call ``_after_fork`` of all, once.
+    """In a child, call ``_after_fork`` of all objects, once.
 
-    Python calls this after a fork, and each use of a lock does: C code may fork and not tell
-    Python.
+    Python calls this after a fork. Each use of a lock does so, too, because C code may fork
+    without running Python's hooks.
     """
     global _process, _begun
     process = os.getpid()
     if process == _process:
         return
-    with _turn.get():
-        if process != _begun:  # else it is done, or under way and a finaliser got us here
+    with _fork_lock.get():
+        if process != _begun:  # else done; or under way, and a finaliser called this
             _begun = process
             for thing in list(_all):
                 thing._after_fork()

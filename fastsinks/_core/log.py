@@ -1,4 +1,4 @@
-"""What fastsinks says in the log: which sink, which kind of event, never its contents.
+"""What fastsinks logs: the sink and the kind of event, never the event's contents.
 
 This module alone touches the logger. A handler is user code: it may raise, block or call
 back into a sink, so nothing is logged under a lock, and what a handler raises is swallowed,
@@ -21,7 +21,7 @@ _logger = logging.getLogger("fastsinks")
 _logger.addHandler(logging.NullHandler())
 
 
-# What these three look at is the user's: it may raise, and then the name of a type must do.
+# These three look at users' objects, which may raise; then the name of the type has to do.
 
 
 def describe(event: Any) -> str:
@@ -30,7 +30,7 @@ def describe(event: Any) -> str:
     try:
         ident = event.get("id") if isinstance(event, dict) else getattr(event, "id", None)
         if isinstance(ident, (str, int)) and not isinstance(ident, bool):
-            return f"{kind} {str(ident)[:80]!r}"  # of too many digits, str() makes no string
+            return f"{kind} {str(ident)[:80]!r}"  # str() refuses an int of too many digits
     except BaseException as raised:
         if is_interrupt(raised):
             raise
@@ -38,7 +38,7 @@ def describe(event: Any) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Name an exception for the log. Its text may quote the event, so only ours is shown."""
+    """Name an exception for the log. Only our own texts are shown: others may quote the event."""
     kind = type(error).__name__
     try:
         return f"{kind}: {error}" if isinstance(error, SinkError) else kind
@@ -49,7 +49,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def describe_sink(sink: Any) -> str:
-    """Name a destination: as it calls itself in logs, or by its type."""
+    """Name a destination by its ``log_label``, or else by its type."""
     try:
         label = getattr(sink, "log_label", None)
         if isinstance(label, str):
@@ -73,7 +73,7 @@ def error(message: str, *args: Any) -> None:
 
 
 def _log(level: int, message: str, *args: Any) -> None:
-    """Log; a handler that raises must cost neither an event nor a worker."""
+    """Log a line. A handler that raises must cost neither an event nor a worker."""
     try:
         _logger.log(level, message, *args)
     except BaseException as raised:
@@ -83,7 +83,7 @@ def _log(level: int, message: str, *args: Any) -> None:
 
 @contextlib.contextmanager
 def handled_by(handler: logging.Handler) -> Iterator[None]:
-    """Within this, ``handler`` gets what is logged, beside those that are there already."""
+    """Within this, ``handler`` gets what is logged, as do the handlers that were there before."""
     _logger.addHandler(handler)
     try:
         yield
@@ -91,7 +91,7 @@ def handled_by(handler: logging.Handler) -> Iterator[None]:
         _logger.removeHandler(handler)
 
 
-_lock = PerProcess(threading.Lock)  # of all bursts: trouble is rare
+_lock = PerProcess(threading.Lock)  # one for all bursts: trouble is rare
 
 
 class Burst:
@@ -117,11 +117,11 @@ class Burst:
             _log(self._level, "%s: %s (%s)", self._what, describe(event), reason)
 
     def __bool__(self) -> bool:
-        """Whether it has begun and is not over."""
+        """Whether the burst has begun and is not over."""
         return self._count > 0
 
     def over(self) -> None:
-        """Call when things work again; cheap when nothing had happened."""
+        """Call it when things work again; cheap if nothing has happened."""
         if not self._count:
             return
         with _lock.get():

@@ -1,4 +1,4 @@
-"""What each process makes for itself, as a fork hands down the parent's in any state."""
+"""Objects that each process makes for itself: a fork copies the parent's in any state."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """One object per process: a lock, say, which in a child might be held by nobody who is there.
+    """One object per process. A lock, say: a copy of it may be held by a thread of the parent.
 
-    Goes by the process's number, and so also works where C code forks and runs none of
-    Python's hooks. ``disown`` is given what the parent had made, once the child has its own.
+    It goes by the process id, and so also works where C code forks and runs none of Python's
+    hooks. ``disown`` is called with the parent's object once the child has its own.
     """
 
     __slots__ = ("_disown", "_made", "_make")
@@ -25,7 +25,7 @@ class PerProcess(Generic[T]):
         self.get()
 
     def get(self) -> T:
-        """This process's. Single dict operations are atomic, and so its threads agree on one."""
+        """This process's object. Single dict operations are atomic, so all threads get the same."""
         pid = os.getpid()
         made = self._made.get(pid)
         if made is None:

@@ -1,4 +1,4 @@
-"""What users hand in to the core, by shape; ``fastsinks.typing`` is the door to it."""
+"""The shapes of what users hand in to the core; ``fastsinks.typing`` is their door."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class QueueListener(Protocol):
 
 
 class RetryListener(Protocol):
-    """Is told of the events of a RetryingSink, before an attempt and before another one. What
-    it raises is logged."""
+    """Is told of the events of a RetryingSink: before each attempt, and when one failed and is to
+    be repeated. What it raises is logged."""
 
     def active(self, event: Any, /) -> object: ...
 
@@ -50,7 +50,7 @@ class RetryListener(Protocol):
 
 
 class Strategy(Protocol):
-    """What RetryStrategy has: when to attempt, and when to give up.
+    """Decides when to attempt and when to give up, as RetryStrategy does.
 
     ``proceed`` returns the seconds to wait before an attempt; a true value of ``failure``
     drops the event.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from . import arguments
 
-MOST_CONCURRENCY = 1 << 16  #: as many calls as a process has ports for
+MOST_CONCURRENCY = 1 << 16  #: a process has no more ports than that
 
 
 class QueueOptions(NamedTuple):

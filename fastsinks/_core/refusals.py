@@ -1,4 +1,4 @@
-"""What the log says of a broadcaster's sinks, and the closing of all of them; for both backends."""
+"""How a broadcaster logs refused events and closes its sinks, for both backends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Refusals:
     __slots__ = ("bursts",)
 
     def __init__(self) -> None:
-        #: By the id of the sink; single operations are atomic. The compiled core looks in here.
+        #: By the id of the sink; single operations are atomic. The compiled core reads it.
         self.bursts: dict[int, Drops] = {}
 
     def refused(self, sink: Any, event: Any, error: BaseException, count: int) -> None:
-        """``count`` events, of which ``event`` is the first."""
+        """A sink refused ``count`` events, of which ``event`` is the first."""
         burst = self.bursts.get(id(sink))
         if burst is None:
             new = Drops(f"broadcaster: {describe_sink(sink)} refused an event")
@@ -30,13 +30,13 @@ class Refusals:
         burst.happened(event, describe_error(error), count)
 
     def accepted(self, sink: Any) -> None:
-        """Cheap, where no sink has refused anything."""
+        """A sink accepted events. Cheap while no sink has refused any."""
         burst = self.bursts.pop(id(sink), None) if self.bursts else None
         if burst is not None:
             burst.over()
 
     def forget(self, sink: Any) -> None:
-        """It is no sink of the broadcaster's any more; another may come to live at its address."""
+        """A sink was removed. A later one may have the same id."""
         self.bursts.pop(id(sink), None)
 
 
@@ -45,8 +45,8 @@ def close_each(
 ) -> tuple[list[Any], BaseException | None]:
     """Close all, whatever one of them raises; ordinary exceptions are logged.
 
-    Returns those whose ``close`` was interrupted and has to be called again, and what is to be
-    raised: that Ctrl-C, or a CloseTimeoutError for those of ``count`` sinks that were late.
+    Returns the sinks whose ``close`` was interrupted and has to be called again, and what to
+    raise: Ctrl-C, or a CloseTimeoutError for those of ``count`` sinks that were late.
     """
     late: list[CloseTimeoutError] = []
     interrupted: list[Any] = []
@@ -63,7 +63,7 @@ def close_each(
             except Exception as error:
                 ended = True
                 log.error("%s.close() raised %s", type(sink).__name__, describe_error(error))
-        except BaseException as error:  # the others come first
+        except BaseException as error:  # raised once all sinks are closed
             fatal = error
             if not ended:
                 interrupted.append(sink)

@@ -1,4 +1,4 @@
-"""What the log says of a RetryingSink, for both backends."""
+"""What is logged of a RetryingSink, for both backends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RetryLog:
         self._label = describe_sink(sink)
         self._retries = Burst(f"{self._label}: an attempt failed, retrying")
         self._drops = Drops(f"{self._label}: dropped an event")
-        self._backing_off = False  # and has said so, once since the last success
+        self._backing_off = False  # logged once between two successes
 
     def backs_off(self, wait: float) -> None:
         if self._retries and not self._backing_off:
@@ -36,6 +36,6 @@ class RetryLog:
         self.over()
 
     def over(self) -> None:
-        """Say how many there were, if there were some."""
+        """Log how many there were, if there were any."""
         self._retries.over()
         self._drops.over()

@@ -15,4 +15,4 @@ class QueueStats(NamedTuple):
 
 
 LATENCY_BOUNDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
-"""Seconds: upper bounds of a latency histogram's buckets; one more has what took longer."""
+"""Upper bounds of a latency histogram's buckets, in seconds. One more bucket is for the rest."""

@@ -1,4 +1,4 @@
-"""What the calling thread is doing for us just now, for both backends.
+"""What the calling thread is doing for fastsinks at the moment, for both backends.
 
 A thread that runs a queue calls a destination, and what the destination calls may close
 something that another thread is closing already. That thread may be waiting for this very
@@ -11,7 +11,7 @@ import threading
 
 
 class _Here(threading.local):
-    """Of the calling thread. Read and set without a call, in which a signal could strike."""
+    """The calling thread's state. Plain attributes: a function call could be struck by a signal."""
 
     runs_queues = False
     #: A thread that helps (see Dispatcher.help) raises these once its run is over, and not in
@@ -23,9 +23,9 @@ here = _Here()
 
 
 def may_be_ctrl_c(raised: BaseException) -> bool:
-    """Whether user code raised what asks the program to stop: it does so on the main thread.
+    """Whether an exception of user code asks the program to stop: only on the main thread.
 
-    On a worker a KeyboardInterrupt or SystemExit is somebody's mistake, like any other.
+    On a worker, a KeyboardInterrupt or SystemExit is an error like any other.
     """
     return (
         not isinstance(raised, Exception) and threading.current_thread() is threading.main_thread()
@@ -33,9 +33,9 @@ def may_be_ctrl_c(raised: BaseException) -> bool:
 
 
 def is_interrupt(raised: BaseException) -> bool:
-    """Whether the caller has to raise what user code raised beside the point.
+    """Whether the caller has to raise an exception of user code that does not concern the event.
 
-    That is Ctrl-C. A thread that helps keeps it for the end of its run.
+    Only Ctrl-C is raised. A thread that helps keeps it until the end of its run.
     """
     if not may_be_ctrl_c(raised):
         return False

@@ -1,6 +1,6 @@
-"""What both backends say, so that each text exists once. Nothing here raises.
+"""The texts of both backends, each written once. These functions return errors and raise none.
 
-``name`` is a queue's.
+``name`` is the name of a queue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unimplemented(sink: Any) -> NotImplementedError:
 
 
 def still_closing(what: str) -> CloseTimeoutError:
-    """Another thread closes it, and has not ended in time."""
+    """Another thread is closing it, and has not finished in time."""
     return CloseTimeoutError(f"{what} is still being closed")
 
 
@@ -33,7 +33,7 @@ def no_event(timeout: float | None) -> TimeoutError:
 
 
 def late_sinks(late: Sequence[CloseTimeoutError], count: int) -> CloseTimeoutError:
-    """Of a broadcaster's ``count`` sinks; what none of them delivered."""
+    """For a broadcaster of ``count`` sinks: lists what the ``late`` ones did not deliver."""
     return CloseTimeoutError(
         f"{len(late)} of {count} sinks did not close in time",
         [event for error in late for event in error.undelivered],
@@ -41,7 +41,7 @@ def late_sinks(late: Sequence[CloseTimeoutError], count: int) -> CloseTimeoutErr
 
 
 def queue_name(dst: Any) -> str:
-    """Of a queue that was given none."""
+    """The name of a queue that was given none."""
     return f"queue to {type(dst).__name__}"
 
 
@@ -71,12 +71,12 @@ def undelivered(
 ) -> CloseTimeoutError | None:
     """What a closer raises that has abandoned ``left``; None if nothing was left or late.
 
-    ``error`` is what the close of the destination raised: what that had accepted came first.
+    ``error`` is what closing the destination raised; the events that it lists are the older ones.
     """
     if isinstance(error, CloseTimeoutError):
         left, late = error.undelivered + left, True
     if not left and not late:
-        return None  # the destination closed in no time: that is no news
+        return None  # the destination closed at once: nothing to report
     return CloseTimeoutError(f"{name}: {len(left)} events were not delivered", left)
 
 
@@ -85,5 +85,5 @@ def busy_queues(count: int) -> CloseTimeoutError:
 
 
 def drops(name: str) -> Drops:
-    """How a queue's drops are logged."""
+    """The burst that logs a queue's drops."""
     return Drops(f"{name}: dropped an event")
