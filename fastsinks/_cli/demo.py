@@ -24,9 +24,9 @@ from ..events import Event
 from .display import Display, bar, summary
 from .route import Route, close_all
 
-TICK = 0.05  #: seconds between two looks
-DEADLINE = 45.0  #: seconds after which what is not delivered never will be
-REPORT_EVERY = 1.0  #: seconds between two lines where there is no terminal to draw on
+TICK = 0.05  #: seconds between two updates of the display
+DEADLINE = 45.0  #: seconds after which an event that is still pending counts as missing
+REPORT_EVERY = 1.0  #: seconds between two progress lines where there is no terminal
 KILLS = 4  #: how often the bad receiver is killed
 
 
@@ -49,7 +49,7 @@ class Process:
     """A receiver in a process of its own, which can be killed and started again.
 
     Its port stays reserved in between, bound but not listened to: connections
-    are refused, and nobody else can come by the port.
+    are refused, and no other program can take the port.
     """
 
     def __init__(self, plan: Plan, folder: Path, seed: int) -> None:
@@ -64,7 +64,7 @@ class Process:
         self.url = f"http://127.0.0.1:{self._port}/events"
 
     def start(self) -> None:
-        self._seed += 1  # other faults after each start
+        self._seed += 1  # so that each start brings other faults
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-I", demo_receiver.__file__),
@@ -74,7 +74,7 @@ class Process:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C must not reach it
         )
 
     @property
@@ -112,7 +112,7 @@ class Saboteur:
         self._restart_at = 0.0
 
     def look(self, delivered: int) -> str | None:
-        """Do what is due; what was done, in words."""
+        """Kill or restart the receiver if that is due. Returns what was done, in words."""
         if not self._victim.running:
             if time.monotonic() < self._restart_at:
                 return None
@@ -132,9 +132,9 @@ class Finding(NamedTuple):
 
     received: int  #: different events
     missing: int
-    disordered: int  #: first arrivals after that of a later event
+    disordered: int  #: events that first arrived after a later one
     repeated: int
-    unknown: int  #: ids that nobody sent
+    unknown: int  #: ids that were never sent
 
     @property
     def good(self) -> bool:
@@ -246,7 +246,7 @@ class Demo:
         return holds
 
     def _watch(self, routes: Sequence[Route], started: float, rng: random.Random) -> None:
-        """Look on, and sabotage, until all is delivered or the deadline has passed."""
+        """Show progress, and sabotage, until all is delivered or the deadline has passed."""
         saboteurs = [
             Saboteur(process, self._count, rng) if process.plan.kills else None
             for process in self._processes

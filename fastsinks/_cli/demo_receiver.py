@@ -1,11 +1,11 @@
 """An HTTP receiver of event envelopes that can be told to misbehave; the demo runs three.
 
-A program of its own that needs the standard library alone::
+A program of its own that needs only the standard library::
 
-    python _receiver.py --journal FILE [--port N] [--delay SECONDS] [--faults SHARE] [--seed N]
+    python demo_receiver.py --journal FILE [--port N] [--delay SECONDS] [--faults SHARE] [--seed N]
 
-It prints ``ready PORT``, then answers POSTs until its standard input ends, so
-that it cannot outlive whoever started it. The id of each event is in the
+It prints ``ready PORT``, then answers POSTs until its standard input ends, so that
+it cannot outlive the process that started it. The id of each event is in the
 journal before the request is answered: what the journal holds after any crash
 is what the receiver got, and an answered event is always in it.
 """
@@ -109,13 +109,13 @@ class Receiver(ThreadingHTTPServer):
         self.delay = delay
 
     def server_bind(self) -> None:
-        # Whoever restarts this receiver keeps its port reserved with the same option.
+        # The process that restarts this receiver keeps the port reserved with the same option.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A sender that went away is no news here."""
+        """Print nothing: senders may close their connections."""
 
 
 def die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""What the command line draws: a few lines that renew themselves, and the summary."""
+"""What the command draws: a few lines that are redrawn in place, and the summary."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ COLUMNS = ("endpoint", "accepted", "delivered", "dropped", "retries", "requests"
 
 
 def summary(rows: Iterable[Row]) -> list[str]:
-    """What became of each endpoint's events, as a table's lines; ``pending`` only if there is
-    any."""
+    """What became of each endpoint's events, as lines of a table, which has a ``pending`` column
+    only if there is any."""
     rows = list(rows)
     columns = list(COLUMNS)
     if any(row.pending for row in rows):
@@ -48,7 +48,7 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` without what could command the terminal."""
+    """``text`` with control characters escaped, as a terminal would obey them."""
     return "".join(
         char if unicodedata.category(char)[0] != "C" else char.encode("unicode_escape").decode()
         for char in text
@@ -64,13 +64,13 @@ class Display:
     """Lines at the bottom of a terminal, drawn over each time, with messages above them.
 
     On anything but a terminal only the messages appear. Any thread may call
-    it. A stream that breaks is not written to again: watching is not the job.
+    it. A stream that breaks is not written to again: delivery goes on without it.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream: TextIO | None = stream if stream is not None else sys.stderr
         self._lock = threading.RLock()
-        self._shown = 0  # lines on the screen that belong to us
+        self._shown = 0  # lines on the screen that were drawn here
         self.live = not quiet and _is_terminal(self._stream)
 
     def draw(self, lines: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ class Display:
             self._write(f"{clear}{printable(text)}\n")
 
     def clear(self) -> None:
-        """Take what was drawn off the screen."""
+        """Erase what was drawn."""
         with self._lock:
             if self._shown:
                 self._write(f"{self._up()}\x1b[J")
@@ -100,7 +100,7 @@ class Display:
 
     @contextlib.contextmanager
     def logging(self) -> Iterator[None]:
-        """Show the library's warnings meanwhile."""
+        """Within this, show the library's warnings as messages."""
         handler = _LogToDisplay(self)
         with log.handled_by(handler):
             yield

@@ -20,14 +20,14 @@ from .._core.version import __version__
 DELIVERED, UNDELIVERED, USAGE = 0, 1, 2
 
 MAXSIZE = 5_000
-"""Events that may be pending at an endpoint: what a fast file can cost in memory."""
+"""Events that may be pending at an endpoint, so that a large file does not fill the memory."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status (argparse exits by itself with 0 or 2)."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    # kill is as good a reason to report and clean up as Ctrl-C
+    # SIGTERM, like Ctrl-C, has to report and clean up.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status: int = options.run(options)
@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     try:
-        if sys.stdout is not None:  # the process was started with one
+        if sys.stdout is not None:  # else the process was started without one
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has had enough
+    except BrokenPipeError:  # the program that read the output has ended
         _discard_stdout()
     return status
 
@@ -241,5 +241,5 @@ def _name(url: str) -> str:
 
 
 def _discard_stdout() -> None:
-    """Nobody reads standard output any more: write to nowhere, also at exit."""
+    """Discard further output, also at exit: standard output has no reader any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

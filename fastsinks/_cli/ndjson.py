@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 MAX_LINE = 16 * 1024 * 1024
-"""Bytes of the longest line that is read; a longer one is malformed, not a memory problem."""
+"""Bytes of the longest line that is read. A longer one counts as malformed: memory is bounded."""
 
 _CHUNK = 64 * 1024
 
@@ -26,15 +26,15 @@ class Record(dict[str, Any]):
 
 
 def split(file: io.RawIOBase) -> Iterator[list[bytes | None]]:
-    """The lines of ``file``, in the groups in which they arrive; ``None`` is one too long.
+    """The lines of ``file``, in groups as they arrive; ``None`` is a line that is too long.
 
-    A group is handed on as soon as it can be read, so that a pipe's events
-    leave when they come and not when a buffer is full.
+    A group is handed on as soon as it can be read, so that events from a pipe
+    are sent when they arrive and not when a buffer is full.
     """
     parts: list[bytes] = []  # of a line that has not ended yet
     size = 0
     while (chunk := file.read(_CHUNK)) != b"":
-        if chunk is None:  # somebody made the pipe non-blocking
+        if chunk is None:  # the pipe is non-blocking, and empty
             select.select([file], [], [])
             continue
         head, newline, rest = chunk.partition(b"\n")

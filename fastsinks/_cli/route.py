@@ -1,4 +1,4 @@
-"""Route: one endpoint of the command line's, and what became of its events."""
+"""Route: one endpoint of the command, and what became of its events."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class Route:
     ) -> None:
         self.name = name
         self.dropped = Dropped()
-        # A tool that somebody waits for retries soon; the library's default is more patient.
+        # A user waits for the command, so it retries sooner than the library's default.
         strategy = ExponentialBackoff(0.1, 0.1, 2.0, max_attempts=max_attempts)
         self.endpoint = Endpoint(name, url, strategy=strategy, dead_letter=self.dropped, **options)
         self._started = self._last_progress = time.monotonic()
         self._last_delivery = self._started
-        self._finished = 0  # events delivered or dropped when last looked at
+        self._finished = 0  # events delivered or dropped at the last look
         self._delivered = 0
 
     def look(self) -> Row:
-        """How things stand; call it often enough for rates and stalls to be right."""
+        """The numbers of this moment. Call it often, as rates and stalls are seen between calls."""
         now = time.monotonic()
         metrics = self.endpoint.metrics
         delivered = metrics.successes
@@ -82,7 +82,7 @@ class Route:
 
     @property
     def stalled(self) -> float:
-        """Seconds for which something has been pending and nothing has come of it."""
+        """Seconds for which events have been pending and none was delivered or dropped."""
         return time.monotonic() - self._last_progress
 
     def close(self, timeout: float) -> None:

@@ -17,17 +17,17 @@ from .route import Route, close_all
 
 BLOCK = 500  #: events handed over at a time, at most
 
-TICK = 0.1  #: seconds between two looks at what is going on
+TICK = 0.1  #: seconds between two updates of the display
 
-LAST_CHANCE = 0.3  #: seconds for what is in flight when the user interrupts
+LAST_CHANCE = 0.3  #: seconds that requests in flight have left after an interrupt
 
 
 class Feeder(threading.Thread):
     """Reads the source and writes its events to the broadcaster.
 
-    A thread of its own, and a daemon: a read from a terminal or pipe may never
-    return, and the main thread has to hear Ctrl-C meanwhile. ``file`` must be
-    unbuffered, so that no buffer's lock is held when the process ends.
+    It is a daemon thread because a read from a terminal or pipe may never return, and
+    the main thread has to handle Ctrl-C meanwhile. ``file`` must be unbuffered, so that
+    no buffer's lock is held when the process ends.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Feeder(threading.Thread):
     ) -> None:
         super().__init__(name="fastsinks-feeder", daemon=True)
         self.source = source
-        self.lines = 0  # the last one read; none after it has been offered to an endpoint
-        self.events = 0  # of these lines, whoever took them
+        self.lines = 0  # the last line read; no later one has been offered to an endpoint
+        self.events = 0  # in these lines, whichever endpoints accepted them
         self.malformed = 0
         self.error: str | None = None
         self.complete = False  # read to the end
@@ -57,7 +57,7 @@ class Feeder(threading.Thread):
                 self.complete = self._feed()
         except OSError as error:
             self.error = f"{self.source}: {error.strerror or error}"
-        except Exception as error:  # whatever it is, it must not look like the end of the file
+        except Exception as error:  # else it would look like the end of the file
             self.error = f"{self.source}: {type(error).__name__}: {error}"
         finally:
             self.finished.set()
@@ -69,7 +69,7 @@ class Feeder(threading.Thread):
 
     def percentage(self) -> str:
         """How much of the source has been read, if it is a regular file."""
-        # Counted, not asked for: the other thread may be closing the file just now.
+        # From a count, and not from the file, which the other thread may be closing.
         return f"  {min(100, 100 * self._bytes // self._size)}%" if self._size else ""
 
     def first_beyond(self, count: int) -> Any:
@@ -88,7 +88,7 @@ class Feeder(threading.Thread):
             yield group
 
     def _feed(self) -> bool:
-        """Hand over all there is; false if nobody takes any more."""
+        """Hand over all events; false once no endpoint accepts any more."""
         number = 0
         for group in self._groups():
             block: list[Any] = []
@@ -98,7 +98,7 @@ class Feeder(threading.Thread):
                 try:
                     block += parse(line, number)
                 except ValueError as error:
-                    # After what is before it: who stops there has not read this line.
+                    # First what is before this line: if that is the end, it was not read.
                     if not self._hand_over(block, number - 1):
                         return False
                     block = []
@@ -114,9 +114,9 @@ class Feeder(threading.Thread):
         return True
 
     def _hand_over(self, block: list[Any], line: int) -> bool:
-        """Offer the rest of the events up to ``line``; false if nobody takes any more.
+        """Offer the rest of the events up to ``line``; false once no endpoint accepts any more.
 
-        If nobody took any of them, they count as not read.
+        If no endpoint accepted any of them, they count as not read.
         """
         if self._stopping or not self._broadcaster.sinks:
             return False
@@ -125,7 +125,7 @@ class Feeder(threading.Thread):
         self._latest = block or self._latest
         for start in range(0, len(block), BLOCK):
             self._broadcaster.write_many(block[start : start + BLOCK])
-            # An endpoint that was closed, even while this waited for room, is not there any more.
+            # The broadcaster removes an endpoint that is closed, even while this waits for room.
             if not self._broadcaster.sinks:
                 if start == 0:
                     self.lines, self.events, self._latest = before
@@ -166,12 +166,11 @@ class Sending:
         except KeyboardInterrupt:
             interrupted = True
             feeder.stop()
-            feeder.handed_over.wait(TICK)  # so that all get what one got, unless there is no room
+            feeder.handed_over.wait(TICK)  # so that all get the same events, if there is room
         self._display.clear()
         close_all(self.routes, LAST_CHANCE)
-        feeder.handed_over.wait(
-            LAST_CHANCE
-        )  # at once: a thread that waited for room knows that there is none
+        # Set at once: a write that waited for room has ended, as the endpoints are closed.
+        feeder.handed_over.wait(LAST_CHANCE)
         if interrupted:
             self._say(f"interrupted at line {feeder.lines:,} of {feeder.source}")
         if feeder.error:
@@ -184,7 +183,7 @@ class Sending:
         return all(delivered) and feeder.complete and not feeder.malformed and not interrupted
 
     def _look(self) -> bool:
-        """Draw how things stand, abandon dead endpoints; whether anything is pending."""
+        """Update the display, close endpoints that are stuck; whether anything is pending."""
         rows = [route.look() for route in self.routes]
         for route, row in zip(self.routes, rows, strict=True):
             if row.pending and route.stalled > self._give_up_after:

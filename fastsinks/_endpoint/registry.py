@@ -44,16 +44,15 @@ class Registry(Generic[E]):
     def __init__(self) -> None:
         self._open: dict[int, E] = {}
         self._hooked = False
-        # Monitoring, which keeps the totals, sets both. The first is called with an endpoint
-        # that is new, the second with one that is closed, while it is still listed and perhaps
-        # not for the first time.
+        # Monitoring sets both, to keep its totals. The first is called with each new endpoint,
+        # the second with each closed one while it is still listed, perhaps more than once.
         self.when_opened: Callable[[E], object] | None = None
         self.when_closed: Callable[[E], object] | None = None
 
     def add(self, endpoint: E) -> None:
         if not self._hooked:
-            # Registered late, because hooks run in reverse: what the endpoints need, urllib3's
-            # pools included, has registered its own hooks by now and goes away after them.
+            # Registered late, because hooks run in reverse: urllib3's pools, which endpoints
+            # need, have registered theirs by now and are finalised after the endpoints.
             self._hooked = True
             at_exit(self.close_all)
         self._open[id(endpoint)] = endpoint
@@ -61,7 +60,7 @@ class Registry(Generic[E]):
             self.when_opened(endpoint)
 
     def remove(self, endpoint: E) -> None:
-        """Call it once the endpoint is over; again does no harm."""
+        """Call it once the endpoint is over; a second call does no harm."""
         if self.when_closed is not None:
             self.when_closed(endpoint)
         self._open.pop(id(endpoint), None)
@@ -70,7 +69,7 @@ class Registry(Generic[E]):
         """All endpoints that are not over."""
         endpoints = self._open.copy().values()
         for endpoint in endpoints:
-            # One may have been closed by its own worker, after the call to close() had returned.
+            # A close() from inside a delivery returns first, and a worker then ends the endpoint.
             if endpoint.over:
                 self.remove(endpoint)
         return tuple(endpoint for endpoint in endpoints if id(endpoint) in self._open)
@@ -84,21 +83,21 @@ class Registry(Generic[E]):
         start = monotonic()
         endpoints = sorted(self.open(), key=lambda endpoint: endpoint.close_timeout)
         interrupts: list[BaseException] = []
-        # The workers serve all of them while one is waited for. Lingering is over for each.
+        # Ends all lingering: workers serve all endpoints while this thread waits for one.
         for endpoint in endpoints:
-            _attempt(interrupts, endpoint, lambda endpoint: endpoint.flush(0))
+            _call(interrupts, endpoint, lambda endpoint: endpoint.flush(0))
 
         def close(endpoint: E) -> None:
             left = 0.0 if interrupts else start + endpoint.close_timeout - monotonic()
             endpoint.close(max(0.0, left))
 
         for endpoint in endpoints:
-            _attempt(interrupts, endpoint, close)
+            _call(interrupts, endpoint, close)
         if interrupts:
             raise interrupts[0]
 
 
-def _attempt(interrupts: list[BaseException], endpoint: E, call: Callable[[E], object]) -> None:
+def _call(interrupts: list[BaseException], endpoint: E, call: Callable[[E], object]) -> None:
     """Make a call of an endpoint; Ctrl-C, there or in a log handler, goes to ``interrupts``."""
     try:
         try:

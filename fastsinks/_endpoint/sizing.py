@@ -14,11 +14,11 @@ from .window import Window
 class SizedSink(Sink):
     """Chooses the size of each request: how many events of a block to post at once.
 
-    Named after what it does. It holds no blocks: it gets one, and ``fit`` says how large the
-    next piece of it may be, by what has gone well before and by the bytes of its body.
+    It keeps no events. The RetryingSink asks ``fit`` how large the next piece of a block may be;
+    that depends on which sizes have succeeded, and on the bytes of the body.
 
-    Any thread may write. Where several do, what they find out about sizes is for all of them,
-    and one of two findings at the same moment may be lost.
+    Any thread may write. Threads share what they find out about sizes, and one of two findings
+    at the same moment may be lost.
     """
 
     def __init__(self, http: HTTPSink, *, batch_size: int, batch_bytes: int) -> None:
@@ -36,7 +36,7 @@ class SizedSink(Sink):
     def fit(self, events: Sequence[Any]) -> int:
         """How many of ``events``, from the first, to write next: at least one.
 
-        Their body is kept for that write.
+        The HTTPSink keeps their body for that write.
         """
         size = min(len(events), self._window.limit)
         if self._event_bytes * size > self._most_bytes:
@@ -45,7 +45,7 @@ class SizedSink(Sink):
             try:
                 length = self._http.measure(events[:size])
             except DeliveryError:
-                break  # which the write will raise again, and account for
+                break  # the write will raise it again, and count it
             self._event_bytes = length / size
             if length <= self._most_bytes:
                 break

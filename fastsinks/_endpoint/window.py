@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 FIRST = 8
-"""Events in the first piece: few enough for a receiver that takes long over each."""
+"""Events in the first piece: few enough for a receiver that is slow with each event."""
 
 
 class Window:
     """A limit that finds its place between 1 and ``most``, as TCP's congestion window does.
 
     It doubles with each full piece that succeeds, up to half of a size that has failed, and
-    from there grows by one. A receiver with a limit of its own is so asked for more than it can
-    do once in a while, and not every other time. A failure halves it. An event that fails by
-    itself says that size is not what is the matter: all sizes are open again then.
+    from there grows by one. So a receiver with a limit of its own is sent too much once in a
+    while, and not every other time. A failure halves it. An event that fails by itself shows
+    that size is not the reason: then doubling is allowed again, up to ``most``.
 
-    Any thread may use it. A size that two of them change at the same moment may be either's.
+    Any thread may use it. If two change the limit at the same moment, one change may be lost.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._sober = most  # from here on, one step at a time
+        self._sober = most  # from this size on it grows by one
         self.limit = min(FIRST, most)
 
     def succeeded(self, size: int) -> None:

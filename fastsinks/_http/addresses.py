@@ -12,8 +12,8 @@ from .._core.errors import DeliveryError
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 Allow: TypeAlias = Callable[[IPAddress], object]
 
-# Networks whose addresses carry an IPv4 address that the packet ends up at, and how many bits
-# follow it.
+# IPv6 networks whose addresses contain an IPv4 address, at which packets end up, and the number
+# of bits that follow it.
 _CARRIERS = (
     (IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # IPv4-translated
@@ -21,9 +21,9 @@ _CARRIERS = (
     (IPv6Network("2002::/16"), 80),  # 6to4
 )
 
-# From the registries of special-purpose addresses: what is_global makes of them differs between
-# versions of Python. Where a network's own NAT64 (64:ff9b:1::/48) or a Teredo server sends a
-# packet, nobody can tell from outside.
+# From IANA's registries of special-purpose addresses, as is_global differs between versions of
+# Python. It cannot be known from outside where a network's own NAT64 (64:ff9b:1::/48) or a Teredo
+# server sends a packet.
 _NOT_PUBLIC = tuple(
     IPv6Network(network)
     for network in (
@@ -79,10 +79,10 @@ def carried(address: IPAddress) -> IPAddress:
 
 
 def choose(allow: Allow, host: str, found: list[Any]) -> list[Any]:
-    """Those of getaddrinfo's answers that ``allow`` accepts.
+    """The results of getaddrinfo that ``allow`` accepts.
 
-    Raises DeliveryError, a permanent one if there is none: asking again would not make
-    them other addresses.
+    Raises DeliveryError, a permanent one if there is none: a retry would find the same
+    addresses.
     """
     chosen = [info for info in found if callbacks.allow(allow, _address(info[4][0]))]
     if found and not chosen:
@@ -91,5 +91,5 @@ def choose(allow: Allow, host: str, found: list[Any]) -> list[Any]:
 
 
 def _address(host: str) -> IPAddress:
-    """The address in the text that a socket's has, without its scope."""
+    """The IP address in ``host``, which may have a scope."""
     return carried(ip_address(host.partition("%")[0]))

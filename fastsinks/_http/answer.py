@@ -1,4 +1,4 @@
-"""Answer: what a receiver said to one request, as far as anybody here wants to know."""
+"""Answer: the parts of a receiver's answer to one request that matter here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
     @property
     def accepted(self) -> bool:
-        """Whether it means that the receiver has the events, if it is not followed."""
+        """Whether it means that the receiver has the events, unless it is to be followed."""
         return 200 <= self.status < 400
 
     @property
@@ -39,14 +39,14 @@ class Answer(NamedTuple):
 
     @property
     def status_text(self) -> str:
-        """The status with its phrase. Not the receiver's own phrase, which could be anything,
-        and another one each time."""
+        """The status with its standard phrase. The receiver's own could be anything, and differ
+        each time."""
         phrase = _PHRASES.get(self.status)
         return f"{self.status} {phrase}" if phrase else str(self.status)
 
     def seconds_to_wait(self, most: float) -> float | None:
-        """What the receiver asked for by Retry-After, in number or as a date, cut to ``most``;
-        none if it makes no sense."""
+        """What the receiver asked for by Retry-After, as a number or a date, cut to ``most``;
+        ``None`` if it makes no sense."""
         if self.retry_after is None or self.status not in _WITH_RETRY_AFTER:
             return None
         text = self.retry_after.strip()

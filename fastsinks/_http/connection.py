@@ -28,7 +28,7 @@ RECORD = 16 * 1024
 class Stream:
     """Stands in for a connection's socket, plain or TLS.
 
-    Used by the thread whose exchange it serves; an idle one is only polled.
+    Only the thread whose exchange it serves uses it; while it is idle, it is only polled.
     """
 
     def __init__(self, sock: socket.socket, in_flight: InFlight, exchange: Exchange) -> None:
@@ -42,7 +42,7 @@ class Stream:
         self._sock.settimeout(self.exchange.remaining())
 
     def settimeout(self, value: float | None) -> None:
-        """Nothing: what urllib3 and http.client want here is not what bounds the exchange."""
+        """Ignored: not urllib3's timeouts but the exchange's deadline bounds each wait."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -57,7 +57,7 @@ class Stream:
             try:
                 sent = self._sock.send(views[0]) if self._tls else self._sock.sendmsg(views)
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-                # The same news as on a plain socket; urllib3 then looks for an early answer.
+                # As a plain socket raises it; urllib3 then looks for an early answer.
                 raise BrokenPipeError("the receiver closed the connection") from error
             except ConnectionResetError:
                 self.exchange.reset = True
@@ -117,7 +117,7 @@ class Reader(io.RawIOBase):
 
 
 class Response(http.client.HTTPResponse):
-    """Reads past all interim responses, and takes none that breaks off before its body.
+    """Reads past all interim responses, and refuses one that breaks off before its body.
 
     http.client skips 100 only, and would leave the real answer to a 103 for the
     next request; and it takes ``HTTP/1.1 200`` at the end of a connection for a success.
@@ -126,7 +126,7 @@ class Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 102 <= status <= 199:  # 100 is dealt with by begin(), 101 is nobody's wish
+            if not 102 <= status <= 199:  # begin() handles 100; 101 was not asked for
                 return version, status, reason
             http.client.parse_headers(self.fp)
 
@@ -147,7 +147,7 @@ class Connection(HTTPConnection):
         super().__init__(*args, **options)
         self._in_flight = in_flight
         self._resolver = resolver
-        self._held: list[bytes] | None = None  # what a request is made of, until it is complete
+        self._held: list[bytes] | None = None  # the parts of a request, until it is complete
 
     def _new_conn(self) -> socket.socket:
         exchange = self._in_flight.current()
@@ -175,8 +175,8 @@ class Connection(HTTPConnection):
                 raise
             else:
                 return sock
-        # urllib3's own exceptions, as it passes over some of the system's: it connects while
-        # it sends, and a request that was cut off may have an answer all the same.
+        # urllib3's own exceptions. It connects while it sends, and then ignores some of the
+        # system's, because a request that was cut off may have an answer all the same.
         if isinstance(error, TimeoutError):
             raise ConnectTimeoutError(self, "timed out") from error
         raise NewConnectionError(self, "cannot connect") from error
@@ -219,8 +219,8 @@ class TLSConnection(Connection, HTTPSConnection):
     _handshake: tuple[socket.socket, ...] = ()
 
     def _new_conn(self) -> socket.socket:
-        # The handshake moves the file to another socket object, out of an interrupt's
-        # reach until it is over. A duplicate reaches the same connection.
+        # The handshake moves the descriptor to another socket object, which interrupt() cannot
+        # reach until it is over. A duplicate of the descriptor reaches the same connection.
         sock = super()._new_conn()
         self._handshake = (sock,)
         self._handshake = (sock, sock.dup())
@@ -237,5 +237,5 @@ class TLSConnection(Connection, HTTPSConnection):
             for spare in self._handshake:
                 self._in_flight.release(spare, spare.close)
             self._handshake = ()
-        # A user who hands over a context that verifies nothing needs no warning at each request.
+        # Whether to verify is up to the user, who needs no warning at each request.
         self.is_verified = True

@@ -5,17 +5,17 @@ from __future__ import annotations
 from time import monotonic
 
 HEAD_LIMIT = 1024 * 1024
-"""Bytes of status lines and headers, interim responses included, that an answer may have."""
+"""The most bytes of status lines and headers in an answer, interim responses included."""
 
 LONGEST = 1e6
-"""Seconds of the longest wait given to the system in one go; platforms overflow beyond."""
+"""The longest single wait in seconds; beyond it, platforms overflow."""
 
 
 class Exchange:
     """One write on its way: a request, its redirects, and their answers.
 
     It belongs to the thread that began it. ``deadline`` bounds all of it, on the
-    monotonic clock, from when it got its permit.
+    monotonic clock, counted from when it gets its permit.
     """
 
     __slots__ = ("answered", "begun", "budget", "deadline", "over", "reset", "reused", "timeout")
@@ -23,7 +23,7 @@ class Exchange:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.begun = False
-        self.over = False  # set before its permit goes back: a signal may strike that
+        self.over = False  # set before its permit is given back, where a signal may strike
 
     def start(self) -> None:
         self.deadline = monotonic() + self.timeout

@@ -20,7 +20,7 @@ class InFlight(Locked):
     It also knows their sockets, so that a close can interrupt them. The lock is re-entrant:
     a signal handler or a finaliser that runs while its own thread holds it may close the
     sink. No user code runs under it. A signal whose handler raises may strike a writer
-    anywhere; no other writer is to suffer from it.
+    anywhere; no other writer may suffer from that.
     """
 
     def __init__(self, permits: int) -> None:
@@ -28,7 +28,8 @@ class InFlight(Locked):
         super().__init__()
         # All below is guarded by _lock.
         self._exchanges: dict[int, Exchange] = {}  # by the ident of the thread
-        # Open ones, idle connections included; those that a signal left behind close themselves.
+        # Open sockets, idle connections included. Weak: one that a signal left behind is closed
+        # by the garbage collector.
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._closed = False
         self.requests = 0
@@ -76,12 +77,12 @@ class InFlight(Locked):
             self.requests += 1
 
     def __len__(self) -> int:
-        """The exchanges in flight now. For monitoring: takes no lock, which a fork may have left
-        held."""
+        """The exchanges in flight now. It takes no lock: monitoring may run in a forked child,
+        where the lock may be held."""
         return sum(not exchange.over for exchange in list(self._exchanges.values()))
 
     # -- sockets: closing one and interrupting it exclude each other, because a shutdown
-    # that comes late would hit whatever file has been given the same number since
+    # that comes late would hit whichever file has the same descriptor by then
 
     def track(self, sock: socket.socket) -> None:
         """From now on ``interrupt`` reaches ``sock``. Raises SinkClosedError."""
@@ -103,9 +104,9 @@ class InFlight(Locked):
             self._closed = True
             for sock in self._sockets:
                 try:
-                    # Not SSLSocket's: that would take the TLS state away under its reader.
+                    # Not SSLSocket's, which would remove the TLS state while its reader uses it.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
-                except OSError:  # not connected yet, or no more
+                except OSError:  # not connected yet, or no longer
                     pass
             self._changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""JSON as the package writes it: msgspec's, and what the json module's users expect besides."""
+"""JSON as the package writes it: by msgspec, plus types that users of the json module expect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 def _plain(value: Any) -> Any:
-    """Turn what msgspec does not know into what it does."""
+    """Turn a value that msgspec does not know into one that it knows."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""Outcomes: how a sink's latest requests ended, what an operator asks about first."""
+"""Outcomes: how a sink's latest requests ended, which is what an operator asks first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Payload: the body of a request, the events in it and its id; and those kept for repetition."""
+"""Payload: the body of a request, the events in it and its id; and payloads kept for retries."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Payload(NamedTuple):
 
 
 class Unaccepted:
-    """The latest payloads that no receiver has accepted yet, for writes of the same events.
+    """The latest payloads that were not accepted: a repeated write sends the same bytes.
 
-    As many as there may be in flight, so that a repeated write sends the same bytes. By first
-    event and size; a reader compares the rest. Operations of a dict are atomic: threads that
-    compete only encode once more.
+    It keeps as many as there may be in flight, by the first event and the number of events;
+    ``find`` compares the rest. Operations of a dict are atomic: where threads compete, the
+    worst is that a block is encoded twice.
     """
 
     def __init__(self, most: int) -> None:
@@ -31,7 +31,7 @@ class Unaccepted:
 
     def keep(self, payload: Payload) -> None:
         key = _key(payload.events)
-        self._payloads.pop(key, None)  # to the end of the line
+        self._payloads.pop(key, None)  # so that it becomes the latest
         self._payloads[key] = payload
         if len(self._payloads) > self._most:
             for old in list(self._payloads)[: -self._most]:

@@ -14,7 +14,7 @@ from .exchange import Exchange
 
 
 class Lookup:
-    """A host name being resolved by a thread that nobody can interrupt."""
+    """A host name being resolved, by a thread that cannot be interrupted."""
 
     def __init__(self) -> None:
         self.addresses: list[Any] | None = None
@@ -26,9 +26,9 @@ class Lookup:
 class Resolver(Locked):
     """Finds the addresses that one sink may connect to, in one process.
 
-    The system's resolver can take half a minute and cannot be interrupted. A thread of its
-    own sits that out, one for each name however many exchanges ask. The lock is re-entrant
-    for the same reason as that of what is in flight, and no user code runs under it.
+    The system's resolver can take half a minute and cannot be interrupted. So each name has a
+    thread that waits for it, one for all exchanges that ask. The lock is re-entrant for the
+    same reason as InFlight's, and no user code runs under it.
     """
 
     def __init__(self, allow: Allow | None) -> None:
@@ -85,7 +85,7 @@ class Resolver(Locked):
         return lookup.addresses
 
     def close(self) -> None:
-        """Make those that wait for a name fail at once, and those that will."""
+        """Make all lookups fail at once: those that wait for a name, and later ones."""
         with self._lock:
             self._closed = True
             self._changed.notify_all()

@@ -25,7 +25,7 @@ BODY_LIMIT = 64 * 1024
 """Bytes of an answer's body that are read so that its connection can serve again."""
 
 POOLS = 4
-"""Origins to keep connections to: the sink's own, and the latest that it was redirected to."""
+"""Origins to keep connections to: the sink's own, and the latest ones of its redirects."""
 
 
 NO_RETRIES = Retry(False, redirect=False)
@@ -35,9 +35,9 @@ NO_RETRIES = Retry(False, redirect=False)
 class IdleConnections:
     """The idle connections of a urllib3 pool, the one used last first.
 
-    For want of a lock, none stays behind locked: in a child, or where a signal struck the
-    thread that took it (queue.LifoQueue's does). Operations of a deque are atomic. Two threads
-    may overfill it by a connection; it never waits, as exchanges wait for a permit.
+    It has no lock, which could stay held in a child, or after a signal struck the thread that
+    holds it, as that of queue.LifoQueue does. Operations of a deque are atomic. Two threads may
+    put in one connection too many. It never waits, because exchanges wait for a permit.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -179,7 +179,7 @@ class Transport:
 
 
 def _finish(response: BaseHTTPResponse, exchange: Exchange) -> None:
-    """Read what little is left, for the connection to serve again; else close it.
+    """Read the rest if it is short, so that the connection can serve again; else close it.
 
     The status has decided by now: whatever goes wrong here goes wrong after the answer.
     """
