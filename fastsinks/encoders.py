@@ -48,9 +48,9 @@ class EnvelopeEncoder:
 
 
 class JSONEncoder:
-    """Writes an event as the JSON value that it is, one a request.
+    """Writes an event as the JSON value that it is, one per request.
 
-    With ``array=True`` a request carries an array of events instead, also of a
+    With ``array=True`` a request carries an array of events instead, even for a
     single one.
     """
 
@@ -73,7 +73,7 @@ class JSONEncoder:
 
 
 class NDJSONEncoder:
-    """Writes events as JSON values on a line each, every line ended by a line feed."""
+    """Writes events as JSON values, one per line; every line ends with a line feed."""
 
     media_type = "application/x-ndjson"
     takes_blocks = True
@@ -90,17 +90,17 @@ class NDJSONEncoder:
 
 
 class CloudEventsEncoder:
-    """Writes CloudEvents 1.0 as JSON: structured mode, one event a request.
+    """Writes CloudEvents 1.0 as JSON: structured mode, one event per request.
 
-    ``batched=True`` writes a batch for each request instead; a sender should do so only
-    where the receiver has asked for it, says the specification.
+    ``batched=True`` writes a batch for each request instead; the specification allows that
+    only where the receiver has asked for it.
 
-    An event becomes the ``data`` of a CloudEvent with the ``source`` and the ``type`` given,
+    An event becomes the ``data`` of a CloudEvent with the given ``source`` and ``type``,
     the latter a string or a function of the event. A registry event brings its own ``id``,
     ``time`` and a ``subject`` (its repository, with the tag or else the digest); its type is
     ``registry.`` and its action unless ``type`` says otherwise. Any other event gets a random
-    ``id`` when it is encoded; sinks keep a body for repetitions, so a retry of the same
-    request keeps the id. ``bytes`` travel as ``data_base64``. ``attributes``, a function of
+    ``id`` when it is encoded; sinks keep a body for retries, so a retry of the same
+    request keeps the id. ``bytes`` are sent as ``data_base64``. ``attributes``, a function of
     the event, returns further attributes, extensions included, or other values for these.
     A mapping with a ``specversion`` is a CloudEvent already and is sent as it is.
     """
@@ -127,7 +127,7 @@ class CloudEventsEncoder:
 
     def encode(self, events: Sequence[Any]) -> bytes:
         """Return the event, or the batch. DeliveryError (permanent) if one cannot be written or
-        has attributes that are none of CloudEvents'; ValueError for a block without
+        has attributes that CloudEvents does not allow; ValueError for a block without
         ``batched=True``."""
         if not self.takes_blocks:
             _only(self, events)
@@ -191,7 +191,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\
 
 
 def _check_attribute(name: Any, value: Any) -> None:
-    """Raises what the caller turns into a DeliveryError that quotes neither of them."""
+    """Raises an error, which the caller turns into a DeliveryError that quotes neither of them."""
     if not isinstance(name, str) or not _ATTRIBUTE.fullmatch(name):
         raise ValueError("a CloudEvent's attributes are named by lower-case letters and digits")
     if name == "specversion":
@@ -229,9 +229,9 @@ def _only(encoder: Any, events: Sequence[Any]) -> Any:
 
 
 def _refuse(write: Callable[[Any], object], events: Sequence[Any], error: Exception) -> NoReturn:
-    """Find out which event of the block was to blame, by writing each by itself.
+    """Find out which event of the block is to blame, by writing each by itself.
 
-    An error's text may quote the event, so neither it nor its traceback goes on.
+    An error's text may quote the event, so neither the text nor the traceback is passed on.
     """
     for event in events:
         try:

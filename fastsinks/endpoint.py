@@ -22,10 +22,10 @@ class EndpointMetrics(NamedTuple):
 
     ``events`` were accepted, ``pending`` of them are not finished. Each attempt at
     an event was one of ``successes``, ``failures`` (answered outside 2xx and 3xx) and
-    ``errors`` (no answer); ``retries`` failed and were to be repeated. ``dropped``
-    were given up. Once nothing is pending, ``events == successes + dropped``, except
-    that an event may count twice whose close deadline passed during its request.
-    ``statuses`` counts answers, as ``{"200 OK": n}``.
+    ``errors`` (no answer); ``retries`` of them failed and were to be repeated. ``dropped``
+    events were given up. Once nothing is pending, ``events == successes + dropped``, except
+    that an event may count twice if the deadline of a close passed during its request.
+    ``statuses`` counts answered events by status, as ``{"200 OK": n}``.
     """
 
     pending: int
@@ -41,7 +41,7 @@ class EndpointMetrics(NamedTuple):
 class Endpoint(Sink):
     """Delivers events to one URL, at least once and in order, without holding up the writer.
 
-    ``write`` passes the event by the ignore lists, appends it to a queue and returns;
+    ``write`` checks the event against the ignore lists, appends it to a queue and returns;
     it waits only if ``maxsize`` bounds the queue and ``when_full="block"``. A worker posts
     what is pending in blocks and retries by ``strategy``, by default
     ``Breaker(threshold, backoff)``, which never gives up. What one request carries is small at
@@ -49,11 +49,11 @@ class Endpoint(Sink):
     ``batch_size`` events, nor a body of more than ``batch_bytes`` unless it is a single
     event's. With an encoder that takes no blocks, each event has a request of its own.
 
-    With ``concurrency`` above one, so many requests are in flight at a time, each block with
-    retries of its own: then order is kept within a request only. A back-off is for all of them,
-    and after it one request goes first. ``timeout``, ``backoff``, ``linger``, ``close_timeout``
-    and ``retry_after_max`` are in seconds; the latter and ``allow`` are HTTPSink's. Dropped
-    events and those left at a close go to ``dead_letter``, which is not closed.
+    With ``concurrency`` above one, that many requests may be in flight at a time, each for a
+    block that is retried by itself: then order is kept within a request only. A back-off is for
+    all of them, and after it one request goes first. ``timeout``, ``backoff``, ``linger``,
+    ``close_timeout`` and ``retry_after_max`` are in seconds; HTTPSink explains the last one and
+    ``allow``. Dropped events and those left at a close go to ``dead_letter``, which is not closed.
 
     An endpoint is listed for monitoring until it is closed. One that is still open when
     the interpreter exits is closed then, within its ``close_timeout``.
@@ -89,10 +89,10 @@ class Endpoint(Sink):
         if not isinstance(name, str):
             raise TypeError(f"an endpoint's name must be a string, not {type(name).__name__}")
         self._name = name
-        # Checked even where a strategy of the caller's takes its place: they are shown.
+        # Checked even if the caller gives another strategy, because monitoring shows them.
         breaker = Breaker(threshold, backoff)
         self._strategy: Strategy = breaker if strategy is None else strategy
-        # Noted once, so that looking at an endpoint calls nothing of the user's.
+        # Read once, so that monitoring calls no user code.
         self._opens_at = self._strategy.threshold if isinstance(self._strategy, Breaker) else None
         self._threshold = threshold
         self._backoff = backoff
@@ -131,13 +131,13 @@ class Endpoint(Sink):
             dead_letter=dead_letter,
             name=f"endpoint {name!r}",
         )
-        # An endpoint that ignores nothing does not pay for a filter.
+        # Without ignore lists there is no filter, and so no cost of one.
         self._head: Sink = self._queue
         if self._ignore_media_types or self._ignore_actions:
             matcher = ignore(self._ignore_media_types, self._ignore_actions)
             self._head = Filter(self._queue, matcher)
-        # A write then costs what the queue's costs: a method of this class would add the
-        # price of a Python call. A subclass that has a write of its own keeps it.
+        # A write then costs no more than the queue's: a method of this class would add a
+        # Python call. A subclass that has a write of its own keeps it.
         if type(self).write is Endpoint.write:
             self.write = self._head.write  # type: ignore[assignment,method-assign]
         if type(self).write_many is Endpoint.write_many:
@@ -189,7 +189,7 @@ class Endpoint(Sink):
     @property
     def metrics(self) -> EndpointMetrics:
         """A snapshot. Never blocks for longer than it takes to copy a few numbers."""
-        # In the order against the flow: no event is counted as finished before it is as accepted.
+        # From the end of the pipeline to its start: an event that is finished is also accepted.
         counters = self._http.counters
         statuses = counters.statuses()
         successes, failures, errors = counters.successes, counters.failures, counters.errors
@@ -229,13 +229,13 @@ class Endpoint(Sink):
 
     @property
     def outcomes(self) -> Outcomes:
-        """How the latest requests ended; for reading."""
+        """How the latest requests ended; callers only read it."""
         return self._http.outcomes
 
     @property
     def breaker_open(self) -> bool:
-        """Whether the next attempt has to wait for a Breaker's back-off, by the failures of
-        this endpoint's own. Always false with another strategy."""
+        """Whether the next attempt has to wait for a Breaker's back-off, judged by this
+        endpoint's own failures. Always false with another strategy."""
         return (
             self._opens_at is not None and 0 < self.outcomes.consecutive_failures >= self._opens_at
         )
@@ -247,7 +247,7 @@ class Endpoint(Sink):
 
     @property
     def over(self) -> bool:
-        """Whether it is closed, and no request of it can follow."""
+        """Whether it is closed and can make no further request."""
         return self._http.closed
 
     def __repr__(self) -> str:
@@ -259,8 +259,8 @@ class Endpoint(Sink):
         self._head.write(event)
 
     def write_many(self, events: Iterable[Any]) -> None:
-        """Accept events as a group. Raises as ``write``, and ValueError for more than
-        ``maxsize`` at once."""
+        """Accept a block of events as a whole. Raises what ``write`` raises, and ValueError for
+        more than ``maxsize`` events."""
         self._head.write_many(events)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -272,7 +272,7 @@ class Endpoint(Sink):
         return self._queue.flush(timeout)
 
     def close(self, timeout: float | None = None) -> None:
-        """Refuse further events, deliver what is pending, let go of the connection.
+        """Refuse further events, deliver what is pending, close the connections.
 
         ``timeout`` seconds (``None``: ``close_timeout``) bound all of it: then a request or
         back-off in progress is interrupted, what is left goes to the dead letter, and
@@ -283,7 +283,7 @@ class Endpoint(Sink):
         try:
             self._head.close(self._close_timeout if timeout is None else timeout)
         finally:
-            if self.over:  # else a bad timeout or a Ctrl-C was in the way
+            if self.over:  # false after a bad timeout, or Ctrl-C
                 registry.remove(self)
 
 

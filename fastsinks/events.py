@@ -1,9 +1,8 @@
 """Registry events: structs with Python names, and the registry's JSON on the wire.
 
 The structs follow notifications/event.go of distribution. Registries 2.x and 3.x
-differ in which empty fields they send; both decode, and unknown fields are
-passed over. What is empty is left out on the wire where Go's ``omitempty`` would
-leave it out.
+differ in which empty fields they send; both can be decoded, and unknown fields are
+ignored. Empty fields are left out on the wire where Go's ``omitempty`` leaves them out.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class Request(msgspec.Struct, omit_defaults=True, rename={"user_agent": "userage
 
 
 class Actor(msgspec.Struct, omit_defaults=True):
-    """Who caused an event."""
+    """What caused an event, such as a user."""
 
     name: str = ""
 
@@ -131,13 +130,13 @@ class Event(msgspec.Struct, omit_defaults=True):
     def time(self) -> datetime:
         """The timestamp as an aware ``datetime``, cut to microseconds.
 
-        Raises ValueError if the timestamp is no RFC 3339 time.
+        Raises ValueError if the timestamp is not an RFC 3339 time.
         """
         return datetime.fromisoformat(self.timestamp)
 
 
 class Envelope(msgspec.Struct, omit_defaults=True):
-    """What travels in one request: any number of events, not necessarily related."""
+    """The content of one request: any number of events, not necessarily related."""
 
     events: list[Event] = []
 
@@ -155,7 +154,7 @@ def new_event(
 ) -> Event:
     """Make an event with a fresh id (a random UUID), stamped with the current time in UTC.
 
-    ``target_fields`` are fields of Target, for short:
+    ``target_fields`` are fields of Target, as a shorthand:
     ``new_event("push", repository="library/app", tag="v1")``. They override those
     of ``target``, which itself is not changed. ``length`` follows ``size`` unless given. A naive
     ``datetime`` is taken as UTC.

@@ -43,15 +43,15 @@ class HTTPSink(Sink):
     redirects included. Credentials in the URL become an ``Authorization``
     header and are shown nowhere. Proxies of the environment are not used.
 
-    ``headers`` maps names to a string or a list of strings and overrides the sink's
-    own in any case; ``encoder`` is an object with ``media_type`` and
+    ``headers`` maps names to a string or a list of strings and overrides the sink's own
+    headers, whose case does not matter; ``encoder`` is an object with ``media_type`` and
     ``encode(events) -> bytes``; ``signer`` is called with each body before it is sent, and
-    with the payload's id if it takes two arguments, and returns headers to add. Neither set is
-    sent to another origin. An event must not be changed once it was written: a repeated write
-    of the same objects sends the same bytes. What a receiver asks for by ``Retry-After`` (on 429
-    and 503) is cut to ``retry_after_max`` seconds. ``allow`` is asked about each address before
-    the sink connects to it, redirects included: a callable from an ``ipaddress`` object, such
-    as ``is_public``. An address that it refuses is a permanent DeliveryError.
+    with the payload's id if it takes two arguments, and returns headers to add. Neither these
+    nor ``headers`` are sent to another origin. An event must not be changed once it is written:
+    a repeated write of the same objects sends the same bytes. What a receiver asks for by
+    ``Retry-After`` (on 429 and 503) is cut to ``retry_after_max`` seconds. ``allow`` is called
+    with each address, an ``ipaddress`` object, before the sink connects to it, redirects
+    included; ``is_public`` is one. An address that it refuses is a permanent DeliveryError.
 
     A listener has ``success(status, event)``, ``failure(status, event)`` and
     ``error(exc, event)``; one of them is called for each event of each attempt, on
@@ -132,12 +132,12 @@ class HTTPSink(Sink):
     @property
     def counters(self) -> Counters:
         """``successes``, ``failures``, ``errors`` and ``statuses()`` of the attempts so far, in
-        events; for reading."""
+        events; callers only read it."""
         return self._counters
 
     @property
     def outcomes(self) -> Outcomes:
-        """How the latest requests ended; for reading."""
+        """How the latest requests ended; callers only read it."""
         return self._outcomes
 
     @property
@@ -160,7 +160,7 @@ class HTTPSink(Sink):
 
     def write_many(self, events: Iterable[Any]) -> None:
         """Post events in one request: all of them are committed, or none is. With an
-        encoder that takes no blocks, in a request each, up to the first that fails."""
+        encoder that takes no blocks, each has its own request, up to the first that fails."""
         block = tuple(events)
         if self._takes_blocks or len(block) < 2:
             if block or self.closed:
@@ -170,7 +170,7 @@ class HTTPSink(Sink):
                 self._deliver((event,))
 
     def measure(self, events: Iterable[Any]) -> int:
-        """Bytes of the body that a write of these events would send, and then does send.
+        """Bytes of the body that a write of these events sends. The body is kept for that write.
         Raises a permanent DeliveryError if they cannot be encoded."""
         return len(self._encode(tuple(events)).body)
 
@@ -218,7 +218,7 @@ class HTTPSink(Sink):
 
     def _failed(self, error: Exception, events: tuple[Any, ...]) -> None:
         self._counters.error(len(events))
-        if isinstance(error, DeliveryError):  # to be closed is no failure of the receiver's
+        if isinstance(error, DeliveryError):  # SinkClosedError is not the receiver's failure
             self._outcomes.failed(str(error), permanent=error.permanent)
         self._tell("error", error, events)
 
@@ -234,7 +234,7 @@ class HTTPSink(Sink):
     def _post(
         self, transport: Transport, exchange: Exchange, body: bytes, headers: Headers
     ) -> tuple[Answer, bool]:
-        """The answer in the end, and whether it means that the events were accepted."""
+        """The last answer, and whether it means that the events were accepted."""
         try:
             transport.in_flight.begin(exchange)
             url = self._url

@@ -1,8 +1,8 @@
 """Signers: headers by which a receiver can tell who sent a body.
 
-A signer is any callable from the body to headers. One with a second positional
+A signer is any callable that takes a body and returns headers. One with a second positional
 parameter is given the payload's id, too: a string that is the same for every attempt at
-the same events in the same request, and another for each other payload.
+the same events in the same request, and different for every other payload.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class StandardWebhooksSigner:
 
     A secret is ``whsec_`` and base64, as receivers show it (the prefix may be missing), or
     the key itself as ``bytes``. With several secrets each body is signed with every one, so
-    that receivers may go from one to the next in their own time: put the new one first and
-    take the old one out when all have changed. ``webhook-id`` is the payload's id, the same
-    for every attempt. Stateless; any thread may call it. Shows its secrets to nobody.
+    that receivers may change over in their own time: put the new one first, and take the old
+    one out when all have changed. ``webhook-id`` is the payload's id, the same for every
+    attempt. Stateless; any thread may call it. Its secrets are never shown.
     """
 
     def __init__(self, secret: str | bytes, *more: str | bytes) -> None:
@@ -41,7 +41,7 @@ class StandardWebhooksSigner:
         prefix = f"{payload_id}.{timestamp}.".encode()
         signatures = []
         for key in self._keys:
-            mac = key.copy()  # not of the key: of the state that it sets
+            mac = key.copy()  # copies the state that the key has set up, not the key
             mac.update(prefix)
             mac.update(body)
             signatures.append("v1," + base64.b64encode(mac.digest()).decode("ascii"))
@@ -56,7 +56,7 @@ class StandardWebhooksSigner:
 
 
 def _keys(secrets: Iterable[Any]) -> Iterable[bytes]:
-    """Errors tell which secret is wrong and quote none."""
+    """The keys in the secrets. Errors say which secret is wrong and quote none."""
     for number, secret in enumerate(secrets, 1):
         if isinstance(secret, str):
             text = secret.removeprefix(_PREFIX).rstrip("=")
@@ -75,7 +75,7 @@ def _keys(secrets: Iterable[Any]) -> Iterable[bytes]:
 
 
 def takes_id(signer: Callable[..., Any]) -> bool:
-    """Whether a signer wants to know the payload's id besides the body."""
+    """Whether a signer takes the payload's id as well as the body."""
     try:
         inspect.signature(signer).bind(b"", "")
     except (TypeError, ValueError):  # one parameter, or built in and without a signature

@@ -1,4 +1,4 @@
-"""What users hand in, by shape: for type checkers, and for readers who write one.
+"""The shapes of what users hand in: for type checkers, and for readers who implement one.
 
 None of these needs to be inherited: an object that has the methods will do. An object of the
 user's may be called by any thread, and what it raises harms neither an event that has its
@@ -40,12 +40,12 @@ __all__ = [
 
 
 class Encoder(Protocol):
-    """Makes the body of one request out of events; what HTTPSink asks of it.
+    """Makes the body of one request out of events, for HTTPSink.
 
     ``encode`` may be called by several threads at once. It gets the events of one
     request in their order, never none, and must not change them. Whatever it
-    raises means that the block as it is can never be sent. ``takes_blocks = False``
-    beside these two asks for one event a request.
+    raises means that the block as it is can never be sent. With the optional attribute
+    ``takes_blocks = False`` it gets one event per request.
     """
 
     @property
@@ -73,4 +73,4 @@ SignedHeaders: TypeAlias = Mapping[str, str | Sequence[str]]
 
 Signer: TypeAlias = Callable[[bytes], SignedHeaders] | Callable[[bytes, str], SignedHeaders]
 """Signs each body before it is sent, with the payload's id if it takes two arguments. Whatever
-it raises makes the attempt fail; the text of it goes nowhere, as a signer knows a secret."""
+it raises makes the attempt fail; its text is shown nowhere, because a signer knows a secret."""

@@ -1,6 +1,6 @@
-"""What endpoints are doing, for those who watch them: variables, Prometheus, a page.
+"""Monitoring of endpoints: variables, metrics for Prometheus, a page for people.
 
-Nothing here is called when an event passes; all of it is read when somebody looks.
+No event passes through here: endpoints keep their own counts, which are read on demand.
 """
 
 from __future__ import annotations

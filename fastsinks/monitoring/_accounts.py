@@ -1,4 +1,4 @@
-"""Accounts: the counts of all endpoints by name, those that are closed by now included."""
+"""Accounts: the counts of all endpoints by name, closed ones included."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Account:
 
 
 class Closed:
-    """The last that was seen of a closed endpoint."""
+    """What is remembered of a closed endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = endpoint.name
@@ -88,8 +88,8 @@ class Accounts(Locked):
     def __init__(self) -> None:
         super().__init__()
         # All below is guarded by _lock.
-        self._known: WeakSet[Endpoint] = WeakSet()  # closed ones that were here
-        self._closing: dict[int, tuple[Endpoint, float]] = {}  # whose counts may change still
+        self._known: WeakSet[Endpoint] = WeakSet()  # closed ones that are counted already
+        self._closing: dict[int, tuple[Endpoint, float]] = {}  # counts may still change
         self._totals: dict[str, Account] = {}  # of those whose counts are final
         self._closed: dict[str, Closed] = {}  # the latest of each name
 

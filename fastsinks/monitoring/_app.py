@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 _END = b"# EOF\n"  # of OpenMetrics
-_COMPRESSED = 1024  # bytes from which it is worth it
+_COMPRESSED = 1024  # bytes; smaller answers are not worth compressing
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -36,14 +36,14 @@ Headers = list[tuple[str, str]]
 def wsgi_app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """``/debug/vars``, ``/metrics``, ``/healthz``, and a page for people at ``/``.
 
-    Mount it anywhere in a WSGI application; the page addresses the rest relatively. It
-    takes GET and HEAD and changes nothing. Whoever can reach it sees names and URLs of
-    endpoints, never credentials or events; it does not authenticate anybody.
+    Mount it anywhere in a WSGI application; the page uses relative URLs. It takes GET and
+    HEAD and changes nothing. It does not authenticate its clients: all of them see names and
+    URLs of endpoints, but never credentials or events.
     """
     path = environ.get("PATH_INFO", "")
     method = environ["REQUEST_METHOD"]
     if not path:
-        # Mounted at a path without a slash at its end: the page's relative addresses need it.
+        # Mounted at a path without a slash at its end, which the page's relative URLs need.
         last = environ.get("SCRIPT_NAME", "").rpartition("/")[2]
         where = quote(last, encoding="latin-1") + "/" if last else "/"
         return _answer(environ, start_response, "308 Permanent Redirect", [("Location", where)])
@@ -74,7 +74,7 @@ def _answer(
         ("Vary", "Accept, Accept-Encoding"),
     ]
     if len(body) >= _COMPRESSED and _GZIP.search(environ.get("HTTP_ACCEPT_ENCODING", "")):
-        # The lowest level: these texts repeat themselves, and a scrape waits for it.
+        # The lowest level: these texts are repetitive, and a scrape waits for them.
         body = gzip.compress(body, 1)
         headers.append(("Content-Encoding", "gzip"))
     headers.append(("Content-Length", str(len(body))))
@@ -102,7 +102,7 @@ def _json(value: Any) -> tuple[Headers, bytes]:
     try:
         body = msgspec.json.format(msgspec.json.encode(value), indent=1)
     except UnicodeEncodeError:
-        # A lone surrogate in a name, which strict readers refuse even as an escape of JSON's.
+        # A name has a lone surrogate, which strict readers refuse even as a JSON escape.
         text = json.dumps(value, ensure_ascii=False, indent=1)
         body = _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode()
     return [("Content-Type", "application/json; charset=utf-8")], body
@@ -131,7 +131,7 @@ def _metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
 
 
 def _all_metrics(environ: WSGIEnvironment) -> tuple[Headers, bytes]:
-    """Ours beside everything that the process exports by prometheus-client's own registry."""
+    """Our metrics, and all that the process exports from prometheus-client's own registry."""
     encoder, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
     with omitted():
         body = encoder(REGISTRY)

@@ -1,8 +1,8 @@
-"""Our families as text, in either format: ten times as fast as by way of prometheus-client.
+"""Our families as text, in either format: ten times as fast as through prometheus-client.
 
-Thousands of endpoints are tens of thousands of samples, and prometheus-client makes each a
-few objects and takes its name apart. Which format is wanted, and everybody else's
-families, remain its business.
+Thousands of endpoints are tens of thousands of samples, and prometheus-client makes a few
+objects for each and parses its name. It still chooses the format, and writes all other
+families.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 def exposition(accounts: list[Account], *, openmetrics: bool) -> str:
-    """Lines that may follow any others; without OpenMetrics' last line."""
+    """Lines that may follow other families' lines; without OpenMetrics' last line."""
     return "".join(line for family in FAMILIES for line in _lines(family, accounts, openmetrics))
 
 
 def _lines(family: Family, accounts: list[Account], openmetrics: bool) -> Iterator[str]:
-    # To OpenMetrics a counter's name is without the suffix that its samples have.
+    # In OpenMetrics a counter's name lacks the suffix that its samples have.
     suffix = "_total" if family.kind == "counter" and not openmetrics else ""
     yield f"# HELP {family.name}{suffix} {family.help}\n"
     yield f"# TYPE {family.name}{suffix} {family.kind}\n"

@@ -20,7 +20,7 @@ class Family(NamedTuple):
     where they differ: the buckets of a histogram, each by itself.
 
     ``merge`` says what a scrape makes of several processes' gauges: "livesum" or
-    "livemax", of those that live. Counters are summed over all that ever lived.
+    "livemax", over live processes. Counters are summed over dead ones, too.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """Several processes that are scraped as one, the way prometheus-client does it.
 
 With ``PROMETHEUS_MULTIPROC_DIR`` each process writes its numbers to files there, and a
-scrape of any of them adds them up; collectors that compute numbers when they are asked
-have no part in that. So a thread publishes ours: from time to time, so that little is lost
-with a process that is killed, and whenever another process is about to be scraped.
+scrape of any of them adds them up. Collectors that compute their numbers at a scrape are left
+out of that. So a thread publishes ours: from time to time, so that little is lost with a
+process that is killed, and whenever another process is about to be scraped.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from ._families import FAMILIES, Family, Row
 from ._pipe import Pipe, ask_others, find_dead
 
 INTERVAL = 0.5
-"""Seconds between two publications that nobody asked for ..."""
+"""Seconds between two publications that no process has asked for ..."""
 
 SHARE = 0.05
 """... or more, where publishing many endpoints would take a larger part of the thread's time."""
 
 PATIENCE = 0.25
-"""Seconds that a scrape waits for other processes' fresh numbers; then the last ones must do."""
+"""Seconds that a scrape waits for other processes' fresh numbers; then it takes the latest."""
 
 ROLL_CALL = 5.0
-"""Seconds between two looks for processes that have died, if there is no scrape to see it."""
+"""Seconds between two searches for dead processes, where no scrape notices them."""
 
 Key = tuple[str, tuple[str, ...]]
 
@@ -49,8 +49,8 @@ def enabled() -> bool:
 class Merged(MultiProcessCollector):
     """All processes' numbers, added up.
 
-    A process that has just opened its file and not yet made it as long as it is to be gets in
-    the way of prometheus-client's; it needs a moment more.
+    prometheus-client's own collector fails on a file that another process has opened and not
+    yet extended to its full length. A moment later it can be read.
     """
 
     def collect(self) -> Iterable[Metric]:
@@ -80,7 +80,7 @@ class Publisher:
         self._published: dict[Key, float] = {}
         self._publishing = False
         self._thread: threading.Thread | None = None
-        self._pipe: Pipe | None = None  # the thread's alone
+        self._pipe: Pipe | None = None  # used by the thread alone
 
     # -- numbers
 
@@ -99,7 +99,7 @@ class Publisher:
                 self._publishing = False
 
     def refresh(self) -> None:
-        """Publish, and make the other processes publish; what dead ones had pending goes."""
+        """Publish, make the other processes publish, and remove the gauges of dead ones."""
         self.start()
         self.publish()
         folder = _folder()
@@ -139,7 +139,7 @@ class Publisher:
     # -- the thread
 
     def start(self, endpoint: Endpoint | None = None) -> None:
-        """Begin to publish, if that has not begun."""
+        """Start the thread that publishes, unless it runs already."""
         with self._lock:
             if self._thread is not None or self._exiting:
                 return
@@ -174,7 +174,7 @@ class Publisher:
                 sleep(INTERVAL)
 
     def _serve(self, pause: float) -> float:
-        """Publish once; the seconds that it took."""
+        """Wait until it is time, then publish; the seconds that publishing took."""
         if self._pipe is None:
             self._pipe = Pipe(_folder())
         else:
@@ -213,7 +213,7 @@ class Publisher:
     def at_exit(self) -> None:
         """Publish for the last time, after the endpoints have been closed."""
         self._exiting = True
-        registry.close_all()  # if its own hook, which does the same, is yet to come
+        registry.close_all()  # its own hook, which does the same, may run later
         self.publish()
 
 

@@ -1,4 +1,4 @@
-"""The page for people: one file, whole, that fetches nothing but numbers from its own server."""
+"""The page for people: a single file, which fetches only numbers, and from its own server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def page() -> bytes:
 
 
 def _hashes(tag: str) -> str:
-    """The sources that a browser may run: exactly those in the file."""
+    """The sources that a browser may use: exactly those in the file."""
     found = re.findall(rb"<%s>(.*?)</%s>" % (tag.encode(), tag.encode()), page(), re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(source).digest()).decode() for source in found]
     return " ".join(f"'sha256-{digest}'" for digest in digests)

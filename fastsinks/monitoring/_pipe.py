@@ -1,4 +1,4 @@
-"""Named pipes by which processes that share a directory find, ask and miss each other."""
+"""Named pipes: by them, processes that share a directory ask each other, or see one is dead."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Pipe:
     """This process's own end: others write to it when they want its numbers to be fresh.
 
     A file beside it has a count for its modification time, odd while numbers are being
-    written: so whoever asked knows when writing has begun, and ended, after that.
+    written. By it a process that asked knows when writing has begun, and ended, after that.
     """
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, _NAME.format(os.getpid()))
-        # Opened before it has its name: without a reader it would tell that we are dead.
+        # Opened before it has its name: a pipe without a reader means that its process is dead.
         unnamed = f"{self._path}.new"
         Path(unnamed).unlink(missing_ok=True)
         os.mkfifo(unnamed, 0o600)
-        # For writing, too: else it would be at its end whenever the last of the others closes it.
+        # For writing, too: else it reports its end whenever the last other process closes it.
         self._fd = os.open(unnamed, os.O_RDWR | os.O_NONBLOCK)
         self._marks = _marks(self._path)
         self._count = 0
@@ -38,7 +38,7 @@ class Pipe:
         self._poll.register(self._fd, select.POLLIN)
 
     def wait(self, timeout: float) -> bool:
-        """Whether somebody has asked within ``timeout`` seconds."""
+        """Whether another process has asked within ``timeout`` seconds."""
         if not self._poll.poll(timeout * 1000):
             return False
         os.read(self._fd, 4096)
@@ -86,7 +86,7 @@ def _others(folder: str, question: bytes) -> tuple[list[int], list[tuple[str, in
         try:
             fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nobody has it open for reading
+            if error.errno == errno.ENXIO:  # no process has it open for reading
                 dead.append(int(match[1]))
                 Path(_marks(path)).unlink(missing_ok=True)
                 Path(path).unlink(missing_ok=True)
@@ -94,11 +94,11 @@ def _others(folder: str, question: bytes) -> tuple[list[int], list[tuple[str, in
         try:
             if question and count is not None:
                 os.write(fd, question)
-                # From a resting writer the next two marks are of a whole writing that began
-                # after the question; one that is in the middle of it has to end that first.
+                # If no writing is under way, the next two marks are of one that began after
+                # the question; else the present one has to end first.
                 asked.append((path, count + 2 + count % 2))
         except (BlockingIOError, BrokenPipeError):
-            pass  # has not read thousands of questions; or has died just now
+            pass  # thousands of questions are unread, or it has just died
         finally:
             os.close(fd)
     return dead, asked

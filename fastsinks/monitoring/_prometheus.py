@@ -18,7 +18,7 @@ from ._families import FAMILIES
 
 
 class Collector:
-    """What a registry of prometheus-client holds of us."""
+    """What is registered with a registry of prometheus-client."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._registry = None if registry is None else ref(registry)
@@ -48,7 +48,7 @@ class Collector:
             yield metric
 
     def _has_company(self) -> bool:
-        """Whether another collector of the registry reads the same files, ours among them."""
+        """Whether another collector of the registry reads the same files, and so our numbers."""
         registry = None if self._registry is None else self._registry()
         others = getattr(registry, "_collector_to_names", ())
         return any(isinstance(other, MultiProcessCollector) for other in others)
@@ -83,8 +83,8 @@ def register(registry: CollectorRegistry | None = None) -> None:
     """Export to ``registry``, by default prometheus-client's own, until ``unregister``.
 
     The endpoints' own counters are read at each scrape, nothing is done in between. The
-    totals of a closed endpoint stay. Registering twice is a no-op; ValueError if others
-    have taken a name.
+    totals of a closed endpoint stay. Registering twice is a no-op; ValueError if another
+    collector has taken one of the names.
     """
     registry = REGISTRY if registry is None else registry
     with _lock:

@@ -52,7 +52,7 @@ class _Handler(WSGIRequestHandler):
             answer.run(wsgi_app)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A scrape is no news."""
+        """Log nothing: a scrape is not worth a line."""
 
 
 class _HTTPServer(ThreadingMixIn, WSGIServer):
@@ -69,7 +69,7 @@ class _HTTPServer(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer's own would ask the name service who we are.
+        # HTTPServer's own would look up the name of this host.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -81,7 +81,7 @@ class _HTTPServer(ThreadingMixIn, WSGIServer):
             self._connections.add(request)
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread to be had
+        except BaseException:  # no thread could be started
             self._forget(request)
             raise
 
@@ -143,9 +143,9 @@ class Server(Locked):
         return self._closed
 
     def close(self) -> None:
-        """Stop listening, let requests in progress end, for a second or two at most.
+        """Stop listening, and wait for requests in progress, for a second or two at most.
 
-        Idempotent; every caller waits. The port is free then.
+        Idempotent; every caller waits. The port is free when it returns.
         """
         with self._lock:
             if not self._closed:
@@ -175,8 +175,8 @@ class Server(Locked):
 def serve(host: str = "127.0.0.1", port: int = 5001) -> Server:
     """Serve ``wsgi_app`` on a daemon thread; only this machine can reach it by default.
 
-    ``port`` 0 takes any free one; the server's ``url`` tells. Raises OSError if the
-    address is not to be had. Returns at once; ``close`` the server, or use it in ``with``.
+    ``port`` 0 takes any free one; the server's ``url`` tells which. Raises OSError if it
+    cannot listen there. Returns at once; ``close`` the server, or use it in ``with``.
     """
     if not isinstance(host, str):
         raise TypeError(f"host must be a string, not {type(host).__name__}")

@@ -10,10 +10,10 @@ from ..endpoint import Endpoint, EndpointMetrics, open_endpoints
 from ._accounts import Closed, accounts
 
 STUCK = 30.0
-"""Seconds of failing with events pending after which an endpoint does not merely back off."""
+"""Seconds of failures, with events pending, after which an endpoint is called stuck."""
 
 CLOSED_SHOWN = 50
-"""Closed endpoints that are shown, the latest ones."""
+"""How many closed endpoints are shown: the latest ones."""
 
 
 def status() -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _numbers(metrics: EndpointMetrics) -> dict[str, Any]:
 
 
 def state(pending: int, failing_since: float | None) -> str:
-    """In one word: what an operator has to know first."""
+    """The state of an endpoint in a word or two."""
     if failing_since is None or not pending:
         return "delivering"
     return "stuck" if monotonic() - failing_since >= STUCK else "backing off"

@@ -1,11 +1,11 @@
-"""Text from users, made fit to be encoded."""
+"""Text from users, in a form that can be encoded."""
 
 from __future__ import annotations
 
 
 def encodable(text: str) -> str:
-    r"""``text`` as characters that every UTF-8 reader takes: lone surrogates and NUL, which
-    cut lines short or are refused, become escapes such as ``\udc80``. Different texts stay
+    r"""``text`` in characters that every reader of UTF-8 accepts: lone surrogates and NUL, which
+    are refused or cut lines short, become escapes such as ``\udc80``. Different texts stay
     different, except where one contains such an escape already.
     """
     if text.isascii() and "\0" not in text:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..endpoint import Endpoint, open_endpoints
 
-_LONGEST = 2**63 - 1  # nanoseconds that the registry's integers can tell, 292 years
+_LONGEST = 2**63 - 1  # the most nanoseconds in the registry's integers, 292 years
 
 
 def variables() -> dict[str, Any]:
