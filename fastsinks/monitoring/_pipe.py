@@ -1,4 +1,4 @@
-"""Named pipes: by them, processes that share a directory ask each other, or see one is dead."""
+"""Named pipes: processes that share a directory ask each other by them, and notice dead ones."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 One growing array would copy eighty megabytes at ten million events, with the GIL held;
 chunks cost nothing beyond the references, and go back to the allocator as they drain. The
-first chunk is part of the queue: of ten thousand queues that hold a few events each, none
-then needs the allocator, which halves what an event to all of them costs.
+first chunk is part of the queue. So ten thousand queues that hold a few events each do not
+need the allocator, which halves the cost of an event to all of them.
+
 All functions are called under the owner's lock and run no Python code.
 """
 
@@ -26,7 +27,7 @@ cdef enum:
     SMALL = 32  # ... in the second; each further one is twice as large
     LARGE = 1024  # ... up to this
     MAPPED = 8190  # ... but for a long backlog, and for a block that does not fit: see new_chunk
-    LONG = 65536  # references from which a backlog is long
+    LONG = 65536  # a backlog of so many references is long
 
 
 cdef struct Chunk:
@@ -50,7 +51,7 @@ cdef inline size_t chunk_bytes(Py_ssize_t size) noexcept nogil:
 
 cdef inline Chunk *new_chunk(Py_ssize_t size) noexcept nogil:
     """NULL without memory. A large chunk has pages of its own, which go back to the system
-    when it is freed: the allocator would keep what lies below one live block."""
+    when it is freed: the allocator would keep all memory below a block that is in use."""
     cdef Chunk *chunk
     if size > LARGE:
         chunk = <Chunk *>mmap(
@@ -107,7 +108,7 @@ cdef inline void take_all(PyObject **room, PyObject **items, Py_ssize_t n) noexc
 
 
 cdef inline bint backlog_extend(Backlog *self, PyObject **items, Py_ssize_t n) noexcept:
-    """Append n, with references of its own; false without memory, and then none of them."""
+    """Append n, each counted; false without memory, and then none is appended."""
     cdef Py_ssize_t here
     if not backlog_reserve(self, n):
         return False
@@ -137,7 +138,7 @@ cdef inline bint backlog_append(Backlog *self, PyObject *item) noexcept nogil:
 
 
 cdef inline PyObject *backlog_pop(Backlog *self) noexcept nogil:
-    """Take the oldest; there is one."""
+    """Take the oldest; the backlog must not be empty."""
     cdef Chunk *chunk = self.head
     cdef PyObject *item = chunk.items[self.first]
     self.first += 1
@@ -153,7 +154,7 @@ cdef inline PyObject *backlog_pop(Backlog *self) noexcept nogil:
 
 
 cdef inline void backlog_clear(Backlog *self) noexcept nogil:
-    """Give back all chunks; what they held was popped, or is leaked on purpose."""
+    """Free all chunks; what they held was popped, or is leaked on purpose."""
     cdef Chunk *chunk = self.head
     cdef Chunk *after
     while chunk != NULL:
@@ -165,9 +166,9 @@ cdef inline void backlog_clear(Backlog *self) noexcept nogil:
 
 
 cdef inline Chunk *backlog_detach(Backlog *self, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
-    """Take the oldest chunk whole: items first to end; the caller frees it.
+    """Take the whole oldest chunk, with the items from first to end; the caller frees it.
 
-    NULL if it is the queue's own, whose few events are popped one by one.
+    NULL if it is part of the queue: its few events are popped one by one.
     """
     cdef Chunk *chunk = self.head
     if chunk == &self.own:

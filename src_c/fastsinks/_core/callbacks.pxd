@@ -1,6 +1,6 @@
-"""The compiled core's half of the one door to user code: what is called for every event.
+"""The compiled core's half of the one door to user code: the calls made for every event.
 
-All else goes through `callbacks.py`. Compiled sinks are no user code: they are called through
+All others go through `callbacks.py`. Compiled sinks are not user code: they are called through
 their vtable. Nothing here is called under a lock.
 """
 

@@ -15,7 +15,7 @@ cdef class Channel(Sink):
     cdef fs_condition _taken  # an offer was taken, or closed: writers wait here
     cdef object _offers  # _lock: a deque, which makes no container when it grows
     cdef Py_ssize_t _count  # _lock: offers that can be taken
-    cdef tuple _watchers  # _lock to replace: called when something arrives, or closed
+    cdef tuple _watchers  # _lock to replace: called when an event arrives, or at the close
 
     cdef int write_c(self, object event) except -1
     cdef int withdraw(self, Offer offer) except -1

@@ -6,7 +6,7 @@ cdef extern from "sync.h":
     ctypedef Strand *First "fs_pointer"
 
 
-# Which worker is to come: NULL none, START a new one, else the one at that spot.
+# Which worker to wake: NULL for none, START for a new one, else the one at that spot.
 ctypedef fs_spot *Wakeup
 
 
@@ -18,24 +18,24 @@ cdef class Dispatcher:
 
     cdef fs_lock _lock  # guards all below; the last in the order of locks
     cdef fs_spot *_spots  # where workers stand by
-    cdef fs_bed _watch  # where the one that watches the time sleeps
+    cdef fs_bed _watch  # where the worker sleeps that watches the time
     cdef fs_condition _change  # closers wait here
-    cdef First _first  # the ready, in order; queues look without the lock
+    cdef First _first  # the ready strands, in order; queues read it without the lock
     cdef Strand *_last
     cdef Timers _timers
     cdef Py_ssize_t _busy  # how many strands are not idle
     cdef Py_ssize_t _open  # how many belong to queues that are not closed
-    cdef fs_number _workers  # alive or being started; queues look without the lock
-    cdef int _coming  # ... of which so many have not yet begun to work
-    cdef int _standing  # ... and so many stand by at a spot
+    cdef fs_number _workers  # alive or being started; queues read it without the lock
+    cdef int _coming  # ... of these, those that have not yet begun to work
+    cdef int _standing  # ... and those that stand by at a spot
     cdef bint _watching  # one more is parked: it watches the time
-    cdef bint _ticking  # ... and looks every millisecond whether active workers are blocked
+    cdef bint _ticking  # ... and checks every millisecond whether active workers are blocked
     cdef bint _woken  # a worker has been woken, or started, and has not yet come
     cdef int _active  # workers that may take strands from the list
-    cdef int _inside  # ... of which so many call a destination, since the epoch began
+    cdef int _inside  # ... of these, those that call a destination, since the epoch began
     cdef int _limit  # how many may be active
-    cdef unsigned long _epoch  # counts the times that all those inside ceased to be active
-    cdef fs_count _progress  # moves whenever something is delivered; not exact
+    cdef unsigned long _epoch  # how often those inside were declared blocked, and so not active
+    cdef fs_count _progress  # grows whenever something is delivered; not exact
     cdef fs_flag _closing  # close() has been called
     cdef fs_flag _stopped  # ... and is over: workers leave
 
@@ -43,10 +43,10 @@ cdef class Dispatcher:
     cdef int attach(self, Py_ssize_t strands) except -1
     cdef void detach(self, Py_ssize_t strands) noexcept
     cdef void closed_one(self) noexcept
-    cdef Wakeup schedule(self, Strand *strand) noexcept  # were idle
+    cdef Wakeup schedule(self, Strand *strand) noexcept  # it was idle
     cdef void postpone(self, Strand *strand, double when) noexcept  # if it is on a timer
-    cdef void schedule_at(self, Strand *strand, double when, bint lingers) noexcept  # is running
-    cdef Wakeup expedite(self, Strand *strand) noexcept  # if on a timer
+    cdef void schedule_at(self, Strand *strand, double when, bint lingers) noexcept  # it is running
+    cdef Wakeup expedite(self, Strand *strand) noexcept  # if it is on a timer
     cdef void wake(self, Wakeup wakeup) noexcept
     cdef bint may_need_help(self) except -1
     cdef bint help(self) except -1

@@ -1,11 +1,13 @@
 """How long events take from being accepted to being done with, without a clock read for each.
 
 A mark is a position in the queue and the time when the event there was accepted. An event
-is as old as the latest mark at or before it: never younger than that, and older by no more
-than the marks are apart. The first event after each attempt at delivery is marked, and
-between two attempts ever fewer, so that marks cost nothing however many events are written;
-when there is no room for more, every other one goes. What is done with is counted with its
-age in a histogram. All functions are called under the owner's lock, and run no Python code.
+counts as old as the latest mark at or before it. So it never seems younger than it is, and
+older by at most the time between two marks. The first event after each attempt at delivery is
+marked. Between two attempts ever fewer are, so that marks cost nothing however many events are
+written. When there is no room for another mark, every other one is deleted.
+
+Events that are done with are counted by age, in a histogram. All functions are called under the
+owner's lock, and run no Python code.
 """
 
 cdef enum:
@@ -41,7 +43,7 @@ cdef inline unsigned long long latency_mark(
 
 
 cdef inline int latency_find(Latency *self, unsigned long long position) noexcept nogil:
-    """The latest mark at or before a position; there is a mark."""
+    """The latest mark at or before a position; there must be a mark."""
     cdef int i = self.count - 1
     while i > 0 and self.position[i] > position:
         i -= 1
@@ -61,7 +63,7 @@ cdef inline void latency_done(
     const double *bounds,
     double now,
 ) noexcept nogil:
-    """So many events from a position on are done with, and all before the oldest position."""
+    """`count` events from position `first` on are done with, and all events before `oldest`."""
     cdef unsigned long long stop = first + count
     cdef unsigned long long end
     cdef double age

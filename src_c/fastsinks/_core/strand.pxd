@@ -8,12 +8,12 @@ cdef enum State:  # that a run leaves its strand in
 
 
 cdef struct Strand:
-    # What runs one after the other: the dispatcher's side of a queue's flight.
+    # The dispatcher's side of a queue's flight: at most one thread runs it at a time.
     #
     # It is idle, ready, running or on a timer; while it is not idle, the dispatcher owns
     # a reference to `owner`.
     PyObject *owner  # set once
     State (*run)(Strand *strand) noexcept  # set once; called with the GIL, under no lock
-    Strand *next  # dispatcher's lock: in the list of the ready; else in one of the owner's
+    Strand *next  # dispatcher's lock: in its list of ready strands; else in a list of the owner's
     Py_ssize_t slot  # dispatcher's lock: index in the timers + 1, 0 if not there
     double when  # dispatcher's lock: of the timer

@@ -5,19 +5,20 @@
  * - An object's own lock (fs_acquire, fs_release) is taken with the GIL, for a few
  *   instructions. They run no Python code, make no container (that may start the garbage
  *   collector) and drop no reference that may be the last. Nothing between the two gives the
- *   GIL away, so where there is a GIL, the GIL is the lock, and both are empty: a mutex
- *   besides would cost 10 of 30 ns of a write. On a free-threaded build it is a mutex, tried
- *   first; a thread that has to wait for it detaches, or a stop of the world would wait, too.
- * - A leaf lock (fs_acquire_leaf, fs_release_leaf) is a mutex always: threads that wait for
- *   work take it without the GIL. It may be taken with the GIL and under an object's lock,
- *   is itself the last, and is never held while waiting for the GIL.
- * - A thread waits for a condition in fs_wait, without the GIL. It gives the mutex back before
- *   it takes the GIL again: held, it would turn every wake-up into a hand-over between two
- *   threads. The caller then looks at its predicate again.
- * - After a fork the child's only thread may find a lock held by a thread that is not
- *   there. The fork generation tells. pthread_atfork advances it, also where C code forks and
- *   Python's hooks do not run. An object asks fs_is_inherited before it takes its lock, and
- *   makes the lock and what else concerns the parent anew.
+ *   GIL away. So where there is a GIL, the GIL is the lock, and both functions are empty: a
+ *   mutex as well would cost 10 of the 30 ns of a write. On a free-threaded build the lock is a
+ *   mutex. A thread tries it first, and detaches if it has to wait: else a stop of the world
+ *   would have to wait for that thread.
+ * - A leaf lock (fs_acquire_leaf, fs_release_leaf) is always a mutex: threads that wait for
+ *   work take it without the GIL. It may be taken with the GIL and under an object's lock. No
+ *   other lock is taken under it, and it is never held while waiting for the GIL.
+ * - A thread waits for a condition in fs_wait, without the GIL. It releases the mutex before
+ *   it takes the GIL again: held, the mutex would turn every wake-up into a hand-over between
+ *   two threads. The caller then checks its predicate again.
+ * - After a fork the child's only thread may find a lock held by a thread that the child does
+ *   not have. The fork generation shows that. pthread_atfork advances it, even where C code
+ *   forks and Python's hooks do not run. An object asks fs_is_inherited before it takes its
+ *   lock; if so, it initialises the lock and the rest of its state anew.
  */
 #ifndef FASTSINKS_SYNC_H
 #define FASTSINKS_SYNC_H
@@ -37,28 +38,28 @@
 
 static inline unsigned long fs_self(void) { return (unsigned long)pthread_self(); }
 
-/* What pthread_atfork has seen. */
+/* What the hook of pthread_atfork has recorded. */
 typedef struct {
     volatile unsigned long generation; /* of processes: one more in each child */
-    /* The one thread that a child has of its parent's. To be compared with what the parent noted:
-     * a thread that the child starts may get the identity of one that did not come along. */
+    /* The thread that forked, the only one of the parent's that a child has. Compare it with a
+     * thread that the parent recorded: a thread that the child starts may reuse an identity. */
     unsigned long forker;
 } fs_fork_record;
 
-/* There is one for all extension modules, whenever each is loaded: an object made by one of them
- * is looked at by another. The module that is loaded first, `sink`, has it (fs_init_forks); the
- * others find it there (fs_init). */
+/* All extension modules share one record, whenever they are loaded, because one module looks at
+ * objects that another has made. The first one loaded, `sink`, has it (fs_init_forks); the others
+ * find it there (fs_init). */
 static fs_fork_record *fs_forks;
 #define FS_FORKS "fastsinks._core.sink._forks"
 
-static fs_fork_record fs_own_forks = {1, 0}; /* not used but in the module that has it */
+static fs_fork_record fs_own_forks = {1, 0}; /* used only in the module that has it */
 
 static inline void fs_forked(void) {
     fs_own_forks.generation++;
     fs_own_forks.forker = fs_self();
 }
 
-/* Count forks from now on; a new reference to what fs_init looks for. */
+/* Count forks from now on. Returns a new reference to the capsule that fs_init looks for. */
 static inline PyObject *fs_init_forks(void) {
     if (fs_forks == NULL && pthread_atfork(NULL, NULL, fs_forked) != 0) {
         PyErr_SetString(PyExc_OSError, "pthread_atfork failed");
@@ -68,8 +69,8 @@ static inline PyObject *fs_init_forks(void) {
     return PyCapsule_New(fs_forks, FS_FORKS, NULL);
 }
 
-/* Each module calls it first of all. Not PyCapsule_Import, which wants a package that has been
- * loaded to its end. */
+/* Each module calls it first of all. It does not use PyCapsule_Import, which needs a package that
+ * is completely loaded. */
 static inline int fs_init(void) {
     PyObject *module = PyImport_ImportModule("fastsinks._core.sink");
     PyObject *capsule = module == NULL ? NULL : PyObject_GetAttrString(module, "_forks");
@@ -84,8 +85,8 @@ static inline unsigned long fs_generation(void) { return fs_forks->generation; }
 
 static inline unsigned long fs_forker(void) { return fs_forks->forker; }
 
-/* What is changed under a lock, and looked at without one: it only ever becomes true, is only
- * compared with the looker's own, or is a hint. */
+/* Types for what is changed under a lock and read without it. Such a value only ever becomes true,
+ * or the reader only compares it with its own, or it is a hint. */
 #ifdef Py_GIL_DISABLED
 #define FS_SHARED _Atomic
 #define FS_HAS_GIL 0
@@ -99,22 +100,22 @@ typedef FS_SHARED unsigned long fs_thread;
 typedef FS_SHARED unsigned long long fs_count;
 typedef void *FS_SHARED fs_pointer;
 
-/* An object's lock, and where the threads sleep that wait for one of its conditions. */
+/* An object's lock; the threads that wait for one of its conditions sleep at `cond`. */
 typedef struct {
-    unsigned long generation; /* set when it is made, or made anew in a child */
+    unsigned long generation; /* set when it is initialised, also anew in a child */
     pthread_mutex_t mutex;
     pthread_cond_t cond;
 } fs_lock;
 
-/* Where threads wait for a change of what the lock guards. It counts notifications: a waiter
- * notes `count` under the lock, decides to wait, and sleeps until it has changed, so that no
- * notification between the two is lost. */
+/* Where threads wait for a change of what the lock guards. It counts notifications: a thread
+ * reads `count` under the lock, decides to wait, and sleeps until the count has changed. So no
+ * notification in between is lost. */
 typedef struct {
     unsigned int count;   /* of notifications; guarded by the lock */
     unsigned int waiters; /* guarded by the mutex */
 } fs_condition;
 
-/* Where the worker sleeps that watches the time, under a leaf lock. */
+/* Where the worker that watches the time sleeps; guarded by a leaf lock. */
 typedef struct {
     pthread_cond_t cond;
     unsigned int sleepers; /* guarded by the leaf lock */
@@ -159,7 +160,7 @@ static inline int fs_on_main_thread(void) {
 #elif defined(__APPLE__)
     return pthread_main_np();
 #else
-    return 1; /* not known: look for signals anyway */
+    return 1; /* not known: check for signals anyway */
 #endif
 }
 
@@ -186,7 +187,7 @@ static inline void fs_acquire(fs_lock *lock) {
 
 static inline void fs_release(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-/* Notify all that wait for the condition; call under the object's lock. */
+/* Notify all threads that wait for the condition; call it under the object's lock. */
 static inline void fs_notify(fs_lock *lock, fs_condition *condition) {
     condition->count++;
     if (condition->waiters)
@@ -199,8 +200,9 @@ static inline void fs_acquire(fs_lock *lock) { (void)lock; }
 
 static inline void fs_release(fs_lock *lock) { (void)lock; }
 
-/* Notify all that wait for the condition; call with the GIL. A waiter has counted itself before it
- * gave the GIL away, and looks at the count again under the mutex before it sleeps. */
+/* Notify all threads that wait for the condition; call it with the GIL. A waiting thread has added
+ * itself to `waiters` before it released the GIL, and reads `count` again under the mutex before
+ * it sleeps. */
 static inline void fs_notify(fs_lock *lock, fs_condition *condition) {
     __atomic_store_n(&condition->count, condition->count + 1, __ATOMIC_RELAXED);
     if (__builtin_expect(__atomic_load_n(&condition->waiters, __ATOMIC_RELAXED) != 0, 0)) {
@@ -216,20 +218,20 @@ static inline void fs_acquire_leaf(fs_lock *lock) { pthread_mutex_lock(&lock->mu
 
 static inline void fs_release_leaf(fs_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-/* Notify all that wait for the condition; call under the leaf lock. */
+/* Notify all threads that wait for the condition; call it under the leaf lock. */
 static inline void fs_notify_leaf(fs_lock *lock, fs_condition *condition) {
     condition->count++;
     if (condition->waiters)
         pthread_cond_broadcast(&lock->cond);
 }
 
-/* Wake the worker that sleeps, if one does; call under the leaf lock. */
+/* Wake the worker that sleeps, if one does; call it under the leaf lock. */
 static inline void fs_wake(fs_bed *bed) {
     if (bed->sleepers)
         pthread_cond_signal(&bed->cond);
 }
 
-/* Sleep until a time of fs_now(); with the mutex, without the GIL. Whether it has come. */
+/* Sleep until a time of fs_now(); with the mutex, without the GIL. True once that time has come. */
 static inline int fs_sleep_until(pthread_cond_t *cond, fs_lock *lock, double until) {
     struct timespec at;
 #if defined(__APPLE__)
@@ -253,21 +255,21 @@ static inline void fs_sleep(fs_bed *bed, fs_lock *lock, double until) {
     bed->sleepers--;
 }
 
-/* Wait until the count differs from `seen`, a deadline, or a signal's handler has run;
- * the caller then looks at its predicate again. Call with the GIL and without the lock.
- * -1 with an exception set where the handler raised one (KeyboardInterrupt). */
+/* Wait until the count differs from `seen`, until a deadline, or until a signal's handler has run;
+ * the caller then checks its predicate again. Call it with the GIL and without the lock.
+ * Returns -1 with an exception set if the handler raised one (KeyboardInterrupt). */
 static inline int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int seen,
                           double deadline) {
     double until = deadline;
     PyThreadState *state;
-    if (fs_on_main_thread()) { /* only there do handlers run */
+    if (fs_on_main_thread()) { /* handlers run only there */
         double check = fs_now() + FS_SIGNAL_CHECK;
         if (check < until)
             until = check;
     }
 #ifdef Py_GIL_DISABLED
-    /* Detached first: the thread that has the mutex may wait for a stop of the world, which waits
-     * for us. */
+    /* Detach first: the thread that holds the mutex may wait for a stop of the world, which waits
+     * for this thread. */
     state = PyEval_SaveThread();
     pthread_mutex_lock(&lock->mutex);
     condition->waiters++;
@@ -296,11 +298,11 @@ static inline int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int s
 #define FS_READ(counter) (counter)
 #endif
 
-/* Where one idle worker stands until it is woken: on top of a stack, so that the one whose
- * caches are warm goes first and those below find time to leave. Each has a lock of its own
- * to sleep on, held but for the moment of a wake-up. On a condition it would take a mutex as
- * it wakes, which then counts as contended and is given back by a system call: 2 of 18 us of
- * a hand-over. Guarded by a leaf lock. */
+/* Where one idle worker stands by until it is woken. Spots form a stack: the worker whose caches
+ * are warm goes first, and those below have time to leave. Each spot has a lock to sleep on, which
+ * is held except for the moment of a wake-up. With a pthread condition instead, a worker would take
+ * a contended mutex as it wakes, and need a system call to release it: 2 of the 18 us of a
+ * hand-over. Guarded by a leaf lock. */
 typedef struct fs_spot {
     PyThread_type_lock lock;
     struct fs_spot *above;
@@ -321,7 +323,7 @@ static inline void fs_spot_free(fs_spot *spot) {
     }
 }
 
-/* Take the one on top, which there is, to wake it; under the leaf lock. */
+/* Take the spot on top, to wake its worker; the stack must not be empty. Under the leaf lock. */
 static inline fs_spot *fs_pop(fs_spot **top) {
     fs_spot *spot = *top;
     *top = spot->below;
@@ -331,12 +333,12 @@ static inline fs_spot *fs_pop(fs_spot **top) {
     return spot;
 }
 
-/* Wake one that was taken: it stays where it is until then. Better without the lock: a thread
- * may wake faster than the system call returns that wakes it, and then wait for the lock. */
+/* Wake the worker at a spot that was taken. Better without the leaf lock: a thread may wake before
+ * the system call that wakes it returns, and would then wait for the lock. */
 static inline void fs_wake_spot(fs_spot *spot) { PyThread_release_lock(spot->lock); }
 
-/* Stand until woken (1), or a time of fs_now() (0); under the leaf lock, which is given back
- * meanwhile, without the GIL. */
+/* Stand by until woken (1), or until a time of fs_now() (0). Call it under the leaf lock, which is
+ * released meanwhile, and without the GIL. */
 static inline int fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double until) {
     double left = until - fs_now();
     spot->above = NULL;
@@ -352,8 +354,8 @@ static inline int fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double u
         return 1;
     }
     pthread_mutex_lock(&lock->mutex);
-    if (!spot->standing) { /* woken after all: take the wake-up, or the next wait would */
-        pthread_mutex_unlock(&lock->mutex); /* the one that wakes us may want it first */
+    if (!spot->standing) { /* woken after all: consume the wake-up, or the next wait would */
+        pthread_mutex_unlock(&lock->mutex); /* the thread that wakes us may need it first */
         PyThread_acquire_lock(spot->lock, WAIT_LOCK);
         pthread_mutex_lock(&lock->mutex);
         return 1;
@@ -368,15 +370,15 @@ static inline int fs_stand(fs_spot **top, fs_spot *spot, fs_lock *lock, double u
     return 0;
 }
 
-/* Ask for memory that is needed soon, so many bytes from an address, which may be NULL: a
- * queue among thousands is in no cache. */
+/* Prefetch memory that is needed soon, `offset` bytes from `address`, which may be NULL: one of
+ * thousands of queues is in no cache. */
 #define FS_PREFETCH(address, offset) \
     __builtin_prefetch((const void *)((uintptr_t)(address) + (uintptr_t)(offset)))
 
-/* Let other threads have the GIL: the interpreter's request to drop it is honoured only
- * between bytecodes, of which a C loop has none. The nap (with the timer's slack some 50 us)
- * lets one that has just been woken by our giving it away find it free; without, it waited
- * for its next request, 5 ms later, and saw holds of 4 to 25 ms instead of under 1. */
+/* Let other threads have the GIL: the interpreter honours a request to drop it only between
+ * bytecodes, of which a C loop has none. The nap, some 50 us with the timer's slack, lets a thread
+ * that this has just woken find the GIL free. Without it such a thread waited for its next
+ * request, 5 ms later, and saw the GIL held for 4 to 25 ms instead of less than 1. */
 static inline void fs_breathe(void) {
     struct timespec nap = {0, 1000};
     PyThreadState *state = PyEval_SaveThread();

@@ -1,4 +1,4 @@
-"""The strands that have a time: a binary heap by `when`, each of which knows its slot.
+"""The strands on a timer: a binary heap by `when`. Each strand knows its slot.
 
 The heap has room for every strand there is, so that nothing here can fail. All functions are
 called under the dispatcher's lock, without the GIL.
@@ -12,12 +12,12 @@ from .strand cimport Strand
 cdef struct Timers:
     Strand **heap
     Py_ssize_t count  # of those on a timer
-    Py_ssize_t room  # for so many
+    Py_ssize_t room  # how many fit
     Py_ssize_t strands  # how many exist
 
 
 cdef inline bint timers_make_room(Timers *self, Py_ssize_t more) noexcept nogil:
-    """For so many more strands, which now exist; false without memory."""
+    """Make room for `more` strands, which count as existing from now on; false without memory."""
     cdef Strand **heap
     cdef Py_ssize_t room = 2 * self.room + more
     if self.strands + more > self.room:
@@ -31,7 +31,7 @@ cdef inline bint timers_make_room(Timers *self, Py_ssize_t more) noexcept nogil:
 
 
 cdef inline bint timers_due(Timers *self, double now) noexcept nogil:
-    """Whether the first one's time has come."""
+    """Whether the time of the first strand has come."""
     return self.count and self.heap[0].when <= now
 
 
@@ -42,7 +42,7 @@ cdef inline void timers_add(Timers *self, Strand *strand, double when) noexcept 
 
 
 cdef inline void timers_remove(Timers *self, Strand *strand) noexcept nogil:
-    """Take one out that is there; the last one fills its place."""
+    """Take out a strand that is in the heap; the last one fills its place."""
     cdef Py_ssize_t at = strand.slot
     cdef Strand *last = self.heap[self.count - 1]
     self.count -= 1
