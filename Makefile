@@ -1,22 +1,23 @@
-# make demo    see it work          make build   sdist and wheel in dist/
-# make test    both backends, some minutes: what to run after a change; ARGS="-k queue -x"
-# make test-all  everything, in its full length
+# make demo      events to three receivers, one of them broken
+# make test      both backends, four minutes: run it after a change; ARGS="-k queue -x"
+# make test-all  every test, in its full length
 # make coverage  which lines `make test` runs; fails below its floors
 # make lint      ruff, mypy, stubtest
-# make exits   300 programs end each way; ARGS="--exits 50 --seed 42"
-# make soak    two minutes of chaos, then a ledger; ARGS="--seconds 600 --seed 42"
-# make clean   everything that make made
+# make exits     programs that end, 300 times each way; ARGS="--exits 50 --seed 42"
+# make soak      two minutes of chaos, then an audit; ARGS="--seconds 600 --seed 42"
+# make build     sdist and wheel in dist/
+# make clean     removes everything that make made
 #
 # make sanitize           the core under ASan and UBSan, Python's debug hooks, valgrind
-# make test-freethreaded  its tests on a CPython without a GIL, which the first time is built
+# make test-freethreaded  its tests on a CPython without a GIL, which it builds the first time
 # make tsan               the same under ThreadSanitizer; slow
 #
 # make bench          every benchmark and the bar; docs/benchmarks.md says how to read it
-# make bench-check    compare with the recorded figures; fails if anything became slower
-# make bench-record   make the last `make bench` the recorded one
+# make bench-check    compares with the recorded figures; fails if anything became slower
+# make bench-record   records the figures of the last `make bench`
 #
-# All of them set up .venv first: nothing is needed but Python 3.11 or newer with
-# its headers, a C compiler and make. PYTHON=python3.13 chooses the interpreter,
+# Most of them set up .venv first. That needs only Python 3.11 or newer with its headers,
+# a C compiler and make. PYTHON=python3.13 chooses the interpreter of a new .venv;
 # ARGS="-k queue -x" is passed on to pytest, to the demo or to the build.
 
 PYTHON ?= python3
@@ -32,7 +33,7 @@ sources := setup.py $(wildcard src_c/fastsinks/_core/*.pyx src_c/fastsinks/_core
 demo: $(VENV)/.built
 	$(bin)/fastsinks demo $(ARGS)
 
-# Once for each implementation of the core; what does not depend on it runs once.
+# With each backend; a test that does not depend on the backend runs once.
 test: $(VENV)/.built
 	tools/suite $(bin)/python -m "not long" $(ARGS)
 

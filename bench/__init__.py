@@ -1,1 +1,1 @@
-"""What fastsinks is measured by. docs/benchmarks.md says how to run and read it."""
+"""The benchmarks of fastsinks. docs/benchmarks.md says how to run and read them."""

@@ -17,7 +17,7 @@ Formula = Callable[[Sequence[float]], float]
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure made of medians, and the interval that has it with 95 % confidence."""
+    """A figure made of medians, and its interval of 95 % confidence."""
 
     value: float
     low: float
@@ -76,7 +76,7 @@ class Bar:
         return ratio(samples, self.formula)
 
     def passed(self, measured: Ratio) -> bool:
-        """By the medians: the interval says how sure that is."""
+        """By the medians alone; the interval says how certain that is."""
         if self.at_most:
             return measured.value <= self.limit
         return measured.value >= self.limit
@@ -91,11 +91,11 @@ class Row(NamedTuple):
 
 
 def faster(row: Row, work: Work, peer: Contender, times: float, detail: str = "") -> Bar:
-    """fastsinks is so many times faster."""
+    """fastsinks is at least ``times`` times as fast."""
     return Bar(*row, (work.of(FASTSINKS), work.of(peer)), times, detail=detail)
 
 
 def no_slower(row: Row, work: Work, peer: Contender, times: float, detail: str = "") -> Bar:
-    """fastsinks takes at most so many times as long."""
+    """fastsinks takes at most ``times`` times as long."""
     lanes = (work.of(FASTSINKS), work.of(peer))
     return Bar(*row, lanes, times, at_most=True, formula=times_the_time, detail=detail)

@@ -1,8 +1,8 @@
 """Every work with every contender, and every bar, as pytest-benchmark's tests.
 
 The first test of a race runs all of it, since its contenders take turns round by round
-in processes of their own. pytest-benchmark is then told what they measured: the clock
-that it reads is one that the results move on.
+in processes of their own. pytest-benchmark then reads what they measured from a clock
+that shows the results.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ INSTRUCTIONS = 0.05
 
 # Too long, or too dependent on whatever else the machine does, to decide anything in a minute.
 UNCHECKED = ("neighbour", "latency")
-ROUNDS = 0.5  #: of those of `make bench`
+ROUNDS = 0.5  #: the share of `make bench`'s rounds
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Finding:
 
 
 def compare(baseline: dict[str, Any], results: dict[str, Any]) -> list[Finding]:
-    """Each figure of the baseline, with what has become of it."""
+    """Each figure of the baseline, beside the one that was measured now."""
     findings = []
     now = {bar["key"]: bar for bar in results["bars"]}
     for then in baseline["bars"]:
@@ -106,7 +106,7 @@ def measure(folder: Path) -> dict[str, Any]:
             *("--rounds", str(ROUNDS), "--benchmark-json", str(path), "--benchmark-quiet"),
         ],
         cwd=ROOT,
-        check=False,  # a bar that is missed is the business of `make bench`
+        check=False,  # a missed bar fails `make bench`, not this
     )
     if not path.exists():
         raise SystemExit("nothing was measured")

@@ -69,7 +69,7 @@ def lanes_of(item: pytest.Item) -> tuple[Lane, ...]:
 
 @pytest.fixture
 def samples(race: Race, request: pytest.FixtureRequest) -> Samples:
-    """What the contenders of a race have measured; the first who asks waits for it."""
+    """What the contenders of a race have measured; the first test that asks runs the race."""
     config = request.config
     ran = config.stash[RAN]
     if race.name not in ran:

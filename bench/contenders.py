@@ -1,4 +1,4 @@
-"""Who is compared, and the processes that they run in."""
+"""The contenders, and the processes that they run in."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ GO = Contender("go-events", "go")
 
 
 class ContenderError(Exception):
-    """A contender's process said that a round failed, or says nothing any more."""
+    """A contender's process reported a failed round, or does not answer."""
 
 
 def missing(process: str) -> str | None:
@@ -76,7 +76,7 @@ def missing(process: str) -> str | None:
 
 @functools.cache
 def build(process: str) -> None:
-    """Make the program of a process, if it is one to make. Not to compile is an error."""
+    """Compile the program of a process, if it has one. Raises an error if that fails."""
     if process != "go":
         return
     peer, benchmark = COMMANDS["go"]
@@ -123,7 +123,7 @@ class Process:
     def end(self) -> None:
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
-        self._popen.stdin.close()  # which it takes as the end
+        self._popen.stdin.close()  # it ends with its standard input
         try:
             self._popen.wait(10)
         except subprocess.TimeoutExpired:
@@ -145,7 +145,7 @@ class Process:
     def _line(self, deadline: float) -> bytes:
         assert self._popen.stdout is not None
         while b"\n" not in self._buffer:
-            # Asleep while the round runs: nothing here takes the processor from it.
+            # Sleeps while the round runs, and so takes no processor time from it.
             if not select.select([self._popen.stdout], [], [], deadline - time.monotonic())[0]:
                 raise OSError(f"no answer within {ANSWER_WITHIN} s")
             data = os.read(self._popen.stdout.fileno(), 65536)

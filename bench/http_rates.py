@@ -40,7 +40,7 @@ TIME, CPU = 0, 1
 
 EVENTS = {"endpoint": 20_000, "connection": 200, "single": 1000, "sink": 1000, "bare": 1000}
 
-# What is asked for: name, unit, bound, and whether more is better.
+# The bars: name, unit, bound, and whether more is better.
 BOUNDS = (
     ("endpoint_cpu_us", 5.0, False),
     ("endpoint_rate_to_connection", 80.0, True),
@@ -70,7 +70,7 @@ def timed(call: Callable[[], object], count: int) -> Measure:
 
 
 class Contest:
-    """Everybody who posts, on connections that stay open between the rounds."""
+    """All that is compared, on connections that stay open between the rounds."""
 
     def __init__(self, url: str, size: float = 1.0) -> None:
         self._url = url
@@ -135,7 +135,7 @@ def measure(rounds: int = 11, size: float = 1.0) -> dict[str, float]:
         finally:
             contest.close()
             receiver.terminate()
-    del rows[0]  # connecting, and whatever else is done once
+    del rows[0]  # it includes connecting, and what else is done once
 
     def median(name: str, part: int, to: str | None = None) -> float:
         return statistics.median(row[name][part] / (row[to][part] if to else 1) for row in rows)

@@ -93,7 +93,7 @@ def _totals(part: str) -> tuple[int, int, int]:
 
 
 def toolchain() -> dict[str, str]:
-    """What the counts depend on."""
+    """The versions that the counts depend on."""
     compiler = os.environ.get("CC", "cc")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
     return {

@@ -1,8 +1,8 @@
 """Runs contenders side by side, a round of each in turn, in random order.
 
 A machine that is busy for a second then slows all of them down alike. Each contender
-has two processes that take turns, since where a process happens to lie in memory
-makes a difference that no number of rounds would show.
+has two processes that alternate, because the place of a process in memory makes a
+difference that no number of rounds would show.
 """
 
 from __future__ import annotations

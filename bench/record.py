@@ -1,4 +1,4 @@
-"""Makes the last run of `make bench` the one that counts.
+"""Makes the last run of `make bench` the baseline.
 
     python -m bench.record             write bench/baseline.json, the plot and the tables
     python -m bench.record --check     only say whether the tables are those of the baseline
@@ -26,12 +26,12 @@ RESULTS = BUILD / "results.json"
 PLOT = BUILD / "scaling.svg"
 DOCUMENTS = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 PUBLISHED = ROOT / "docs" / "scaling.svg"
-ENOUGH = 8  #: rounds from which an interval says something
+ENOUGH = 8  #: the least rounds for which an interval means something
 PLACE = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def condense(results: dict[str, Any]) -> dict[str, Any]:
-    """What is worth committing of pytest-benchmark's JSON."""
+    """The part of pytest-benchmark's JSON that is committed."""
     machine = results["machine_info"]
     times = []
     for benchmark in results["benchmarks"]:
@@ -94,7 +94,7 @@ def bars(baseline: dict[str, Any]) -> str:
 
 
 def times(baseline: dict[str, Any]) -> str:
-    """Every work with all who were measured at it."""
+    """Every work with all its contenders."""
     parts = []
     works = dict.fromkeys((time["work"], time["unit"]) for time in baseline["times"])
     for work, unit in works:

@@ -55,7 +55,7 @@ def verdict(judged: Judged) -> str:
 
 
 def duration(nanoseconds: float) -> str:
-    """With three digits that count, and the unit that suits."""
+    """With three significant digits, in a suitable unit."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if nanoseconds >= size:
             return f"{nanoseconds / size:.3g} {unit}"

@@ -10,7 +10,7 @@ from .contenders import Contender
 
 @dataclass(frozen=True)
 class Run:
-    """What a process is asked for: a load with its options, so many events a round."""
+    """What a process is asked for: a load with its options, and the events of a round."""
 
     process: str
     load: str
@@ -36,7 +36,7 @@ def lane(contender: Contender, load: str, events: int, *, part: int = 0, **optio
 
 @dataclass(frozen=True)
 class Work:
-    """What contenders are compared at: one table, of nanoseconds for one ``unit``."""
+    """What contenders are compared by: one table, of nanoseconds for one ``unit``."""
 
     title: str
     lanes: tuple[Lane, ...]

@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What the twin does not promise is no test of it."""
+    """Leave out the tests of what the compiled core alone promises, if this is the twin."""
     if fastsinks.backend == "c":
         return
     more = [item for item in items if item.get_closest_marker("compiled") is not None]

@@ -1,1 +1,1 @@
-"""Those who run the race: each contender is a process of its own, driven round by round."""
+"""The contenders' side: each is a process of its own, driven round by round."""

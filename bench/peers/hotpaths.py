@@ -30,7 +30,7 @@ Path = Callable[[int], object]
 
 @contextmanager
 def simple_queue() -> Iterator[Path]:
-    """What a call from Python costs at least: the peer."""
+    """The peer, which shows the least that a call from Python costs."""
     queue: SimpleQueue[str] = SimpleQueue()
     yield lambda events: call_often(queue.put, EVENT, events)
 
@@ -110,7 +110,7 @@ def queues(number: int) -> Callable[[], Any]:
         broadcaster = Broadcaster(*targets)
 
         def run(events: int) -> None:
-            # The worker is stuck until all is written, so that what is counted is repeatable.
+            # The worker is stuck until all is written, so that the counts are repeatable.
             gate.reached.clear()
             gate.opened.clear()
             door.write(EVENT)
@@ -141,7 +141,7 @@ PEERS = {"SimpleQueue.put"}
 
 def main() -> None:
     gc.disable()
-    sys.setswitchinterval(1000)  # no switch of threads but where one waits
+    sys.setswitchinterval(1000)  # threads switch only where one waits
     for name, (path, events) in PATHS.items():
         with path() as run:
             run(events)

@@ -7,7 +7,7 @@ import sys
 from time import perf_counter_ns as now
 
 statement = compile(sys.argv[1], "<statement>", "exec")
-del sys.path[0]  # the folder of this file, whose modules have names of others
+del sys.path[0]  # the folder of this file, whose modules would hide others
 start = now()
 exec(statement)
 print(now() - start)

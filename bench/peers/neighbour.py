@@ -1,9 +1,9 @@
 """A thread with work of its own, in a process that delivers events meanwhile.
 
-The thread works for 200 µs every 2 ms. How late it is done with each piece, compared
-with a thread that has the interpreter for itself, is what the delivery costs a
-server's request threads. The schedule is fixed: a piece that starts late because the one
-before was late counts as late, too.
+The thread works for 200 µs every 2 ms. How late it finishes each piece, compared with a
+thread that has the interpreter to itself, is what the delivery costs a server's request
+threads. The schedule is fixed: a piece that starts late because the one before was late
+counts as late, too.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def endpoints() -> Iterator[tuple[Write, Flush]]:
 
 @contextmanager
 def threads() -> Iterator[tuple[Write, Flush]]:
-    """What one would write without fastsinks: a queue.Queue and a thread for each receiver.
+    """The usual code without fastsinks: a queue.Queue and a thread for each receiver.
 
     The posting is the same, that of HTTPSink.
     """

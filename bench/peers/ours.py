@@ -35,7 +35,7 @@ class BlockSink(PythonSink):
 
 
 class Gate(BlockSink):
-    """Lets nothing pass until it is opened, and says when the first has come."""
+    """Blocks every event until it is opened, and notes when the first has come."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Gate(BlockSink):
 
 
 class StampSink(PythonSink):
-    """Notes how long ago an event was written, which is a time."""
+    """Notes how long ago an event was written: the event is the time of its write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def broadcast(*, sinks: int, sink: str = "native", queues: bool) -> Iterator[Rou
         start = now()
         call_often(broadcaster.write, EVENT, events)
         if queues:
-            for target in filter(None, targets):  # true is one with pending events
+            for target in filter(None, targets):  # a queue with pending events is true
                 target.flush()
         return [(now() - start) / events / sinks]
 
@@ -147,7 +147,7 @@ def latency() -> Iterator[Round]:
 
 @contextmanager
 def drain() -> Iterator[Round]:
-    """Pending events run into a native sink: the longest time that nobody else had the GIL."""
+    """Pending events drain into a native sink: the longest wait of another thread for the GIL."""
 
     def run(events: int) -> list[float]:
         gate = Gate()

@@ -11,7 +11,7 @@ from time import perf_counter_ns as now
 
 @contextmanager
 def gil_gaps() -> Iterator[list[int]]:
-    """Nanoseconds from one turn of the probe to the next, while the block runs.
+    """Nanoseconds between two times that the probe has the GIL, while the `with` block runs.
 
     Only those that are longer than all before are kept: the last is the longest.
     """

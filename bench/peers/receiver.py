@@ -1,4 +1,4 @@
-"""Receivers of HTTP requests that cost the machine as little as they can.
+"""Receivers of HTTP requests that use as little of the machine as they can.
 
     python -m bench.peers.receiver COUNT
 
@@ -17,7 +17,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Receiver(asyncio.Protocol):
-    """A connection: head, body, answer, and again."""
+    """A connection: it reads a head and a body, answers, and starts again."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -50,7 +50,7 @@ async def serve(count: int) -> None:
         servers.append(server)
         urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     print(*urls, flush=True)
-    # Standard input ends when whoever has started this process does.
+    # Standard input ends with the process that has started this one.
     await loop.run_in_executor(None, sys.stdin.read)
     os._exit(0)
 

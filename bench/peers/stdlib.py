@@ -1,5 +1,5 @@
-"""What one would use instead: the standard library's queues with a thread each, and
-prometheus-client for counting. ``kind`` says which of them."""
+"""The alternatives to fastsinks: the standard library's queues with a thread each, and
+prometheus-client for counting. ``kind`` chooses one of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .worker import Round
 
 MARK = object()  #: follows the last event of a round
 STOP = object()
-STACK = 256 * 1024  #: bytes for a thread: a thousand of them are to fit anywhere
+STACK = 256 * 1024  #: bytes for a thread, so that a thousand threads fit anywhere
 
 Put = Callable[[Any], object]
 Sink = Callable[[Any], object]
@@ -34,7 +34,7 @@ RECORD = logging.LogRecord("bench", logging.INFO, __file__, 1, EVENT, (), None)
 
 
 class PythonSink:
-    """The same that fastsinks delivers to."""
+    """The same sink that fastsinks delivers to."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -190,7 +190,7 @@ def broadcast(*, kind: str = "", sinks: int, sink: str = "native", queues: bool)
 
 @contextmanager
 def count(*, kind: str, block: int) -> Iterator[Round]:
-    """prometheus-client, a child of a labelled counter: as cheap as it gets."""
+    """prometheus-client, with a child of a labelled counter, which is its cheapest way."""
     registry = prometheus_client.CollectorRegistry()
     family = prometheus_client.Counter("events", "Events.", ["type"], registry=registry)
     child = family.labels(type="Successes")
@@ -225,7 +225,7 @@ def latency(*, kind: str) -> Iterator[Round]:
 
 @contextmanager
 def drain() -> Iterator[Round]:
-    """Nothing is drained: what the probe sees on this machine anyhow, for as long."""
+    """Nothing is drained: what the probe measures on this machine without a drain, for as long."""
 
     def run(events: int) -> list[float]:
         with probe.gil_gaps() as gaps:

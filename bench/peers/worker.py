@@ -39,7 +39,7 @@ class Loads:
             load = getattr(loads, function)(**request["options"])
             self._open[name] = (load, load.__enter__())
             gc.collect()
-            gc.freeze()  # ten thousand queues are not to be traversed in each round
+            gc.freeze()  # else each round traverses ten thousand queues
         elif request["do"] == "round":
             gc.collect()
             return self._open[name][1](request["events"])
@@ -49,7 +49,7 @@ class Loads:
 
 
 def main() -> None:
-    # Whatever else is printed goes to standard error.
+    # All other output goes to standard error.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     loads = Loads()
@@ -59,7 +59,7 @@ def main() -> None:
         except Exception:
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), file=answers)
-    os._exit(0)  # the harness is done, or gone: what is still open is of no interest
+    os._exit(0)  # the harness is done or has ended, so nothing needs closing
 
 
 if __name__ == "__main__":

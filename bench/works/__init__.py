@@ -1,4 +1,4 @@
-"""The races: what is compared with whom, and what fastsinks has to reach."""
+"""The races: what is compared, and the bars that fastsinks has to pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ten million pending events run into a native sink, and another thread wants the GIL."""
+"""Ten million pending events drain into a native sink, and another thread wants the GIL."""
 
 from __future__ import annotations
 

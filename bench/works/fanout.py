@@ -10,13 +10,13 @@ from ..work import Lane, Work, lane
 SIZES = (10, 100, 1_000, 10_000)
 UNIT = "event at a sink"
 
-# With a thread for each queue ten thousand of them take minutes, where they start at all.
+# With a thread for each, ten thousand queues take minutes, if the threads start at all.
 THREADS = {SIMPLE_QUEUE: 20_000, QUEUE: 4_000, LOGGING: 2_000}
 MOST_THREADS = 1_000
 
 
 def rounds_of(deliveries: int, sinks: int) -> int:
-    """The events of a round that makes so many deliveries."""
+    """The number of events in a round with that many deliveries."""
     return max(1, deliveries // sinks)
 
 

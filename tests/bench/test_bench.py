@@ -53,7 +53,7 @@ class TestRun:
     def test_every_contender_runs_at_every_work(self, module: Any, tmp_path: Path) -> None:
         results, plot = tmp_path / "results.json", tmp_path / "plot.svg"
         done = bench("pytest", "bench", *TINY, "--benchmark-json", results, "--plot", plot)
-        assert done.returncode in (0, 1), done.stdout  # so few events may miss a bar
+        assert done.returncode in (0, 1), done.stdout  # with so few events a bar may be missed
         measured = json.loads(results.read_text())
         missing = module("bench.contenders").missing
         races = module("bench.works").RACES

@@ -19,7 +19,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def away() -> Iterator[str]:
-    """The URL of a port that refuses connections, and that nobody else can take meanwhile."""
+    """The URL of a port that refuses connections, and that no other program can take meanwhile."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{reserved.getsockname()[1]}/"

@@ -1,4 +1,4 @@
-"""``fastsinks send`` that is interrupted: what it says, and how one goes on where it ended."""
+"""``fastsinks send``, interrupted: what it says, and how a later run can go on from there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from fastsinks._cli.send import Feeder, Sending
 @pytest.mark.parametrize("situation", ["request", "back-off", "full", "idle"])
 @punctual
 def test_interrupted(situation: str, number: int, away: str, tmp_path: Path) -> None:
-    """It ends within a second whatever it waits for, and says what was not delivered."""
+    """It ends within a second, whatever it waits for, and says what was not delivered."""
     count = 20_000 if situation == "full" else 10
     events = write_lines(tmp_path / "events.ndjson", *numbered(count))
     with Receiver() as good, Receiver(default=stall()) as stalled:
@@ -102,7 +102,7 @@ def mixed(count: int) -> list[tuple[bytes, list[str]]]:
 @pytest.mark.parametrize("source", ["file", "pipe"])
 @pytest.mark.parametrize("first", ["good", "stalled"])
 def test_an_interrupted_run_can_be_resumed(first: str, source: str, tmp_path: Path) -> None:
-    """What its report says and what the receivers got are the whole, with the rest of the file."""
+    """Its report, what the receivers got and the rest of the file together are the whole file."""
     lines = mixed(16_000)
     path = tmp_path / "mixed.ndjson"
     path.write_bytes(b"".join(text for text, _ in lines))

@@ -108,7 +108,7 @@ def test_what_is_not_delivered_in_time_fails(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_a_receiver_lost_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answered, so the summary is content; its journal is not."""
+    """It answered, so the summary sees no loss; its journal does."""
 
     def lossy(journal: Path, sent: Sequence[str]) -> Finding:
         lines = journal.read_text().splitlines(keepends=True)
@@ -183,7 +183,7 @@ def test_receiver_refuses_until_it_is_started_and_after_it_was_killed(process: P
     assert post(process, envelope("a", "b")) == 200
     process.kill()
     assert refuses(port)
-    # What a crash in the middle of a line leaves was never answered: it goes.
+    # Half a line, left by a crash, belongs to a request that was never answered: it is removed.
     with open(process.journal, "a") as journal:
         journal.write("ha")
     process.start()

@@ -1,4 +1,4 @@
-"""What ``fastsinks send`` shows: progress on a terminal, and nothing that commands it."""
+"""What ``fastsinks send`` shows: progress on a terminal, and no control characters of events."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_importing_the_core_leaves_the_gil_off():
 
 
 def seconds(writers):
-    """How long so many writers take, each with a queue and a dispatcher of its own."""
+    """How long that many writers take, each with a queue and a dispatcher of its own."""
     ready = threading.Barrier(writers + 1)
     took = []
 
@@ -60,7 +60,7 @@ def seconds(writers):
 
 
 def test_two_writers_of_two_queues_are_nearly_twice_as_fast_as_one():
-    """In events a second, by the medians of runs that take turns."""
+    """In events a second, by the medians of runs that alternate."""
     pairs = [(seconds(1), seconds(2)) for _ in range(ROUNDS)]
     one = statistics.median(pair[0] for pair in pairs)
     two = statistics.median(pair[1] for pair in pairs)

@@ -1,4 +1,4 @@
-"""Broadcaster: every sink the same events in the same order, whatever one of them does."""
+"""Broadcaster: every sink gets the same events in the same order, whatever one of them does."""
 
 import itertools
 import threading

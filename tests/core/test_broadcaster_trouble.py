@@ -1,4 +1,4 @@
-"""Broadcaster: what is logged about its sinks, and what strikes there or as they are closed."""
+"""Broadcaster: what it logs about its sinks, and Ctrl-C that strikes there or at their close."""
 
 import itertools
 import logging
@@ -19,7 +19,7 @@ from fastsinks import Broadcaster, CloseTimeoutError, Queue, SinkClosedError
 
 
 def struck(record):
-    """What a handler does in which Ctrl-C strikes."""
+    """A log handler in which Ctrl-C strikes."""
     raise KeyboardInterrupt
 
 
@@ -155,7 +155,7 @@ class TestTroubleThatIsForgotten:
         self.check(caplog, leave)
 
     def test_by_one_that_is_removed_at_any_moment(self):
-        """Before each step of Python's in turn, as another thread may; C makes it in one."""
+        """Before each bytecode in turn, as another thread may remove it; in C there is one step."""
         for moment in itertools.count():
             flaky, good = Recorder(Fails(times=1)), Recorder()
             sink = Broadcaster(flaky, good)
@@ -276,7 +276,7 @@ class TestStruckWhileClosing:
         assert [dst.closes for dst in sinks] == [1, 2, 1]
 
     def test_who_waited_takes_over(self, make_gate):
-        """The closer gives up, whatever it was struck by: another finishes."""
+        """An exception ends the closer's call: another thread finishes the close."""
         gate = make_gate()
 
         def explode():

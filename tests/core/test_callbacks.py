@@ -1,4 +1,4 @@
-"""The door to user code: whatever is called raises, beside a log handler that is broken."""
+"""The door to user code: each callback raises in turn, and the log handler is broken as well."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Broken(logging.Handler):
 
 @pytest.fixture(params=[None, *ERRORS], ids=["a good log", *(e.__name__ for e in ERRORS)])
 def broken_log(request: pytest.FixtureRequest) -> Iterator[Broken | None]:
-    """With each test the log is once as it should be, and then broken in several ways."""
+    """Each test runs with a log that works, and then with logs that are broken in several ways."""
     if request.param is None:
         yield None
         return
@@ -66,7 +66,7 @@ def error(request: pytest.FixtureRequest) -> Any:
 
 
 def deliver(sink: Any, events: list[Any], *, timeout: float = DEADLINE) -> None:
-    """Write and close on a thread that is not the main one, where Ctrl-C is none."""
+    """Write and close on a thread that is not the main one, where KeyboardInterrupt is an error."""
 
     def work() -> None:
         for event in events:
@@ -78,7 +78,7 @@ def deliver(sink: Any, events: list[Any], *, timeout: float = DEADLINE) -> None:
 
 
 class Raises:
-    """Any user's object: each of its methods raises, and is counted."""
+    """An object of the user's whose methods all raise, and count their calls."""
 
     def __init__(self, error: type[BaseException], *names: str) -> None:
         self.calls = 0
@@ -148,7 +148,7 @@ def test_the_listeners_of_a_retrying_sink(broken_log: Broken | None, error: Any)
 
 @pytest.mark.parametrize("method", ["proceed", "failure"])
 def test_a_strategy_that_cannot_decide(broken_log: Broken | None, error: Any, method: str) -> None:
-    """Its event is dropped, and not another."""
+    """Its event is dropped, and no other."""
 
     def hook(events: list[Any]) -> None:
         if events == ["bad"]:

@@ -1,4 +1,4 @@
-"""Channel: a sink one listens to, from threads and from asyncio."""
+"""Channel: a sink that threads and coroutines read events from."""
 
 import gc
 import itertools
@@ -96,7 +96,7 @@ class TestRendezvous:
 
 
 class TestStruck:
-    """Ctrl-C as a write rings the bell of a loop that listens: the event was not written."""
+    """Ctrl-C as a write notifies a loop that listens: the event was not written."""
 
     def strike(self):
         raise KeyboardInterrupt
@@ -126,7 +126,7 @@ class TestStruck:
             channel.get()
 
     def test_there_is_room_for_another(self):
-        """Who waited for it is told."""
+        """A writer that waited for room is notified."""
         channel = Channel(1)
 
         def strike():
@@ -198,7 +198,7 @@ class TestGet:
             channel.get(0)
 
     def test_the_deadline_is_computed_once(self):
-        """A reader that is woken in vain, another being quicker, gets no more time for it."""
+        """A reader that is notified in vain, as another is quicker, gets no more time for that."""
         channel = Channel(buffer=1)
         stop = threading.Event()
 
@@ -252,7 +252,7 @@ class TestGet:
         assert reader.result() == "one"
 
     def test_nothing_is_lost_between_readers_that_give_up_and_writers(self):
-        """Many meetings with readers whose time runs out at just that moment."""
+        """Many hand-overs to readers whose time runs out at just that moment."""
         for buffer in (0, 1):
             channel = Channel(buffer)
             seen = []

@@ -225,7 +225,7 @@ class TestAsync:
         writer.result()
 
     def test_a_loop_that_ends_without_a_word_leaves_its_events_to_others(self):
-        """Nobody cancelled the reader; its loop is simply gone."""
+        """The reader was not cancelled; its loop is simply gone."""
         channel = Channel()
         loop = asyncio.new_event_loop()
         reader = loop.create_task(anext(aiter(channel)))

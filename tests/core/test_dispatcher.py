@@ -206,7 +206,7 @@ class TestFairness:
 
 
 def test_a_call_that_came_too_late_is_not_the_last():
-    """A worker is called, another is quicker and blocks: who becomes ready next calls again."""
+    """A worker is woken, another is quicker and blocks: the next ready strand wakes one again."""
 
     class Relay(NullSink):
         def __init__(self):
@@ -284,7 +284,7 @@ class TestClose:
         ledger(queue)
 
     def test_its_queues_accept_nothing_any_more(self):
-        """An event that nobody would ever deliver is refused instead."""
+        """An event that would never be delivered is refused instead."""
         dispatcher = Dispatcher()
         used, unused = (Queue(NullSink(), dispatcher=dispatcher) for _ in range(2))
         used.write("one")

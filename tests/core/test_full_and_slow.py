@@ -1,7 +1,7 @@
 """Full queues before destinations that are slow, stall, die and come back, under eight writers.
 
-A storm lasts `--seconds`, less than one unless told otherwise: CONTRIBUTING.md has the minute. All
-of it is then accounted for: what the destination lacks is what the dead letter holds, each event.
+A storm lasts `--seconds`, by default less than one; CONTRIBUTING.md says how to make it a minute.
+Then each event is accounted for: the dead letter holds exactly what the destination lacks.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Moods:
             self._changed.notify_all()
 
     def over(self) -> None:
-        """The destination is closed: whoever is in it, or comes still, has failed."""
+        """The destination is closed: present and later calls of it fail."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
 
     def endure(self) -> bool:
-        """Sit the mood out as far as it lasts; whether the destination does its work then."""
+        """Wait until the mood allows an answer; true if the call succeeds."""
         with self._changed:
             if self._mood == "slow":
                 self._changed.wait(0.001)

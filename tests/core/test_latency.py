@@ -43,7 +43,7 @@ def make(dst: object, **options: object) -> Queue:
 
 
 def passes(seconds: float) -> None:
-    """Let some time pass: that it does is what is measured here."""
+    """Let some time pass, which is what is measured here."""
     threading.Event().wait(seconds)
 
 

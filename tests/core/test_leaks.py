@@ -1,4 +1,4 @@
-"""A million times the same leaves nothing behind: no memory, no object, no reference."""
+"""A million repetitions leave nothing behind: no memory, no object, no reference."""
 
 from __future__ import annotations
 

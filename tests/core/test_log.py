@@ -14,7 +14,7 @@ SECRET = "s3cr3t"
 
 
 class Order:
-    """An event with an id and something that is nobody's business."""
+    """An event with an id, and with contents that must not be logged."""
 
     def __init__(self, ident):
         self.id = ident
@@ -29,7 +29,7 @@ class Order:
 
 
 class Shy:
-    """An event that does not even want to be asked for its id."""
+    """An event that raises when it is asked for its id."""
 
     @property
     def id(self):
@@ -119,7 +119,7 @@ class TestContents:
 
 
 class TestWhatCannotBeNamed:
-    """Then the name of its type must do: that a name raises costs no event."""
+    """The name of its type is logged instead: a name that raises costs no event."""
 
     @pytest.mark.parametrize("event", UNNAMEABLE, ids=["huge", "odd"])
     def test_an_event_that_is_tried_again(self, caplog, event):

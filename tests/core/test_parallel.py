@@ -41,7 +41,7 @@ EACH = 2000  # events of a writer
 
 
 def numbered(write, writer, count=EACH):
-    """A function that writes so many events of one writer."""
+    """A function that writes `count` events of one writer."""
 
     def run():
         for number in range(count):

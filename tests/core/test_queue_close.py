@@ -1,4 +1,4 @@
-"""Closing a queue: draining, deadlines, what is left over, and who waits for what."""
+"""Closing a queue: draining, deadlines, what is left over, and which calls wait for what."""
 
 import contextlib
 import itertools
@@ -207,7 +207,7 @@ class TestRetries:
         assert ledger(queue) == (8, 2, 6, 0)
 
     def test_a_failure_that_comes_late_buries_nothing_twice(self, gate):
-        """The closer has given up on the event before the strategy would."""
+        """The closer has abandoned the event before the strategy gives it up."""
         ended = threading.Event()
 
         def fail(events):
@@ -230,7 +230,7 @@ class TestRetries:
         assert ledger(queue) == (1, 0, 1, 0)
 
     def test_at_the_deadline_nothing_is_tried_faster(self):
-        """Or else a strategy would give up on everything that should come back."""
+        """Else a strategy would give up events that should be tried again later."""
         for _ in range(20):
             dead = Recorder()
             sink = RetryingSink(
@@ -339,7 +339,7 @@ class TestDestinationsOfAnotherKind:
 
 
 class TestFromBehind:
-    """What a queue delivers to closes what leads to the queue, which another thread closes."""
+    """A queue's destination closes the sink that leads to it, which another thread is closing."""
 
     @pytest.mark.parametrize(
         "wrap",

@@ -1,4 +1,4 @@
-"""Queue: several calls of the destination under way at a time."""
+"""Queue: several calls of the destination in flight at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fastsinks import (
 
 
 class Crowd:
-    """A hook: whoever comes waits until `count` are inside at the same time."""
+    """A hook whose callers wait until `count` of them are inside at the same time."""
 
     def __init__(self, count: int) -> None:
         self._barrier = threading.Barrier(count)
@@ -145,7 +145,7 @@ class TestCalls:
         assert Queue(Recorder()).concurrency == 1
 
     def test_a_thousand_in_a_small_house(self) -> None:
-        """More calls than workers: those wait, and nothing is lost."""
+        """More calls than workers: the rest of the calls wait, and nothing is lost."""
         dispatcher = Dispatcher(max_workers=4)
         recorder = Recorder()
         with Queue(recorder, concurrency=1000, dispatcher=dispatcher) as queue:
@@ -256,7 +256,7 @@ class TestFailures:
 
 
 class TestBackOff:
-    """Of the destination, and so of all calls."""
+    """A back-off is of the destination, and so of all calls."""
 
     def test_it_holds_no_thread(self) -> None:
         dispatcher = Dispatcher(max_workers=64)

@@ -1,4 +1,4 @@
-"""Closing a queue by a deadline: what is left then, and who tells it."""
+"""Closing a queue by a deadline: what is left then, and which closer reports it."""
 
 import contextlib
 import itertools
@@ -90,7 +90,7 @@ class TestDeadline:
         queue = Queue(dst)
         queue.write("one")
         assert queue.flush(DEADLINE)
-        with contextlib.suppress(CloseTimeoutError):  # nobody had time to close the destination
+        with contextlib.suppress(CloseTimeoutError):  # no time was left to close the destination
             queue.close(0)
         queue.close()
         assert queue.closed
@@ -120,7 +120,7 @@ class TestDeadline:
 
     @pytest.mark.parametrize("hook", [None, Fails()])
     def test_the_late_end_of_the_last_delivery_counts_nothing_twice(self, gate, hook):
-        """The call that was under way comes back after its event has been given up."""
+        """The call that was in flight returns after its event has been abandoned."""
         out, dead = [], Recorder()
 
         class Listener:

@@ -156,7 +156,7 @@ class TestFlush:
             assert queue.flush(DEADLINE) is True
 
     def test_the_deadline_is_computed_once(self, gate):
-        """What wakes the waiting thread in vain does not start its time again."""
+        """A notification in vain does not start the waiting thread's time again."""
         stop = threading.Event()
         with Queue(Recorder(gate)) as queue:
             queue.write("one")

@@ -1,4 +1,4 @@
-"""A bounded queue: who waits, who is refused, what is dropped, by each policy."""
+"""A bounded queue: which writers wait or are refused, and what is dropped, by each policy."""
 
 import threading
 

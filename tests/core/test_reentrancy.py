@@ -1,8 +1,8 @@
-"""Whoever is called by the core calls back into it, or raises: a matrix of who, what and whom.
+"""Each callback of the core calls back into it, or raises: a matrix of callbacks and calls.
 
 Behind a broadcaster there is a channel and a queue, behind that a filter and a retrying sink,
-with listeners, dead letters, a strategy and a matcher. Each test arms one of those that are
-called on the way. Whatever it does, calls end and the books are right.
+with listeners, dead letters, a strategy and a matcher. Each test makes one of these callbacks act.
+Whatever it does, calls end and the ledger adds up.
 """
 
 import _thread
@@ -65,7 +65,7 @@ class World(logging.Handler):
     def __init__(self, where, act, filtered):
         super().__init__()
         self.where, self.act = where, act
-        self.armed = 2  # so many calls are answered
+        self.armed = 2  # how many calls get a reaction
         self._guard = threading.Lock()
         self.calls = 0
         self.seen = []  # kinds, as they get to the end

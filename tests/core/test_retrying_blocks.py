@@ -67,7 +67,7 @@ class TestBlocks:
         assert dead.events == [5]
 
     def test_only_an_event_that_failed_by_itself_is_dropped(self):
-        """The strategy gives everything up, and still its good neighbours get through."""
+        """The strategy gives up everything, and still the good events of the block get through."""
         strategy = Script(drop=lambda event: True)
         dst, dead = BlockRecorder(Fails(only=lambda event: event in (0, 6, 7))), Recorder()
         with RetryingSink(dst, strategy, dead_letter=dead) as sink:
@@ -196,7 +196,7 @@ class TestBlocks:
 
 class TestBehindAQueue:
     def test_a_drop_of_the_retrying_sink_is_a_delivery_for_the_queue_or_a_drop(self):
-        """Dropped by the strategy: in the retrying sink's dead letter, once, whoever counts it."""
+        """Dropped by the strategy, it is in the retrying sink's dead letter, once."""
         dst, dead = Recorder(Fails(RefusedError, only=lambda event: event == 2)), Recorder()
         sink = RetryingSink(dst, Script(), dead_letter=dead)
         queue = Queue(sink)

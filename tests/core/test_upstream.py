@@ -1,4 +1,4 @@
-"""What the libraries that this one follows got wrong, each with the same inputs and the right end.
+"""Defects of the libraries that this one follows: the same inputs, with the right result here.
 
 The originals are docker/go-events and the notifications package of distribution/distribution,
 both in Go. Each docstring says what happens there.
@@ -136,7 +136,7 @@ class TestClosingAQueue:
         assert caught.value.undelivered == ["a", "b", "c"]
 
     def test_nor_does_one_that_is_tried_again_and_again(self):
-        """docker/go-events queue.go: nobody interrupts the back-off of the sink behind it."""
+        """docker/go-events queue.go: nothing interrupts the back-off of the sink behind it."""
         strategy, dst = Waits(), Recorder(Fails())
         queue = Queue(RetryingSink(dst, strategy))
         queue.write_many(["a", "b", "c"])

@@ -1,4 +1,4 @@
-"""Endpoint: the whole pipeline, its accounts, its list, its end."""
+"""Endpoint: the whole pipeline, its metrics, the list of open endpoints, its close."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class TestWindow:
     """As TCP's congestion window: doubling, then step by step; halved by failures."""
 
     def attempt(self, window: Window, can: int, times: int) -> list[int]:
-        """Full blocks to a receiver that can take so many; the sizes tried."""
+        """Send full blocks to a receiver that can take `can` events; returns the sizes tried."""
         tried = []
         for _ in range(times):
             tried.append(window.limit)
@@ -70,7 +70,7 @@ class TestWindow:
 
 @pytest.mark.long
 def test_a_receiver_that_is_slow_with_each_event() -> None:
-    """It is not sent the same hundred events for ever: what it can do in time is found out."""
+    """It is not sent the same hundred events for ever: the endpoint finds out what it can take."""
     seen: list[int] = []
 
     def slow(connection: Connection, request: Request) -> bool:

@@ -1,4 +1,4 @@
-"""Endpoint with several requests under way at a time: every event once, and the sums add up."""
+"""Endpoint with several requests in flight at a time: every event once, and the sums add up."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class TestClose:
         assert (metrics.events, metrics.dropped, metrics.pending) == (20, 20, 0)
 
     def test_what_is_stuck_in_user_code_comes_back_too(self, receiver: Receiver) -> None:
-        """No closing of connections helps there: each request has to be given up by itself."""
+        """Closing connections does not help there: each request has to be abandoned by itself."""
         stuck, opened = threading.Semaphore(0), threading.Event()
 
         def sign(body: bytes) -> dict[str, str]:

@@ -44,7 +44,7 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int = 0) -> list[str]:
-    """Our own, of a level, or all of them; nothing in them is secret."""
+    """The library's lines, of one level or of all; none of them shows a secret."""
     assert SECRET not in caplog.text
     return [
         record.getMessage()
@@ -54,7 +54,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = 0) -> list[str]:
 
 
 def told(caplog: pytest.LogCaptureFixture, count: int) -> None:
-    """Wait until there are so many lines of our own."""
+    """Wait until there are `count` lines of the library's."""
     eventually(lambda: len(lines(caplog)) == count)
 
 

@@ -96,7 +96,7 @@ class TestRequest:
     def test_a_name_with_several_addresses(
         self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The next address is tried when nobody listens at the first."""
+        """The next address is tried when no receiver listens at the first."""
         genuine = socket.getaddrinfo
         with socket.create_server(("127.0.0.1", 0)) as listener:
             dead = listener.getsockname()[1]

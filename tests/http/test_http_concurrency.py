@@ -1,4 +1,4 @@
-"""HTTPSink with several requests under way at a time."""
+"""HTTPSink with several requests in flight at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_so_many_requests_are_under_way() -> None:
         HTTPSink(receiver.url(), timeout=20, concurrency=3) as sink,
     ):
         together(*[lambda i=i: [sink.write([i, j]) for j in range(10)] for i in range(6)])
-        assert receiver.crowd == 3  # the barrier lets nobody through before, the sink no more
+        assert receiver.crowd == 3  # the barrier waits for three, and the sink allows no more
         assert receiver.connections == 3
         got = [request.events[0] for request in receiver.requests]
         assert sorted(got) == [[i, j] for i in range(6) for j in range(10)]
@@ -110,7 +110,7 @@ def test_each_repetition_sends_its_own_bytes_again() -> None:
 def test_close_interrupts_all_of_them() -> None:
     with Receiver(default=stall()) as receiver:
         sink = HTTPSink(receiver.url(), timeout=DEADLINE, concurrency=3)
-        tasks = [Task(sink.write, i) for i in range(5)]  # two of them wait for their turn
+        tasks = [Task(sink.write, i) for i in range(5)]  # two of them wait for a permit
         receiver.wait(3)
         sink.close()
         for task in tasks:

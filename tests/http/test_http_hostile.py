@@ -224,7 +224,7 @@ def test_redirects_share_the_deadline() -> None:
 
 
 def test_the_clock_starts_when_the_request_does() -> None:
-    """Waiting for the turn of others is not the receiver's fault."""
+    """Waiting for a permit is not the receiver's fault."""
     both = threading.Barrier(2)
 
     def late(connection: Connection, request: Request) -> bool:

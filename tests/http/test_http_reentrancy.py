@@ -1,4 +1,4 @@
-"""What an HTTPSink or an Endpoint calls calls back into it: a matrix of who, what and whom."""
+"""Each callback of an HTTPSink or an Endpoint calls back into it: a matrix of both."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Side:
         self.task: Task | None = None
 
     def at_rest(self) -> bool:
-        """Whether nothing happens any more until somebody does something."""
+        """Whether nothing happens any more before the next step."""
         if self.dst.here is None and not self.queue.flush(0):
             return False
         if self.task is None or self.task.done:

@@ -115,7 +115,7 @@ class Monitored(Gunicorn):
     """One that serves the monitoring, and writes to endpoints."""
 
     def write(self, endpoint: str, count: int) -> Counter[int]:
-        """Write so many events; how many each worker has taken."""
+        """Write `count` events; how many each worker has taken."""
         answers = [get(f"{self.url}/write/{endpoint}") for _ in range(count)]
         return Counter(int(answer.text) for answer in answers)
 

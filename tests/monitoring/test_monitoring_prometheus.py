@@ -384,7 +384,7 @@ def test_two_names_with_surrogates_are_two_series(
 
 
 class TestManyEndpoints:
-    """2,000 of them, with statuses, and somebody who writes meanwhile."""
+    """2,000 of them, with statuses, while another thread writes."""
 
     COUNT = 2000
     BAR = 0.250  # seconds for a scrape

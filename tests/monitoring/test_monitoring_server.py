@@ -132,7 +132,7 @@ class TestMetrics:
         assert answer.headers["Content-Type"] == content_type
         ours = answer.text
 
-        # The order of labels is nobody's business, nor whether a whole number says that it is.
+        # Neither the order of labels matters, nor whether a whole number has a decimal point.
         def lines(text: str) -> list[Any]:
             return [
                 sorted(line.removesuffix(".0").replace("{", ",").replace("}", ",").split(","))

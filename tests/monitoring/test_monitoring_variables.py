@@ -15,7 +15,7 @@ from support.receiver import Receiver, answer
 from fastsinks import Endpoint, ExponentialBackoff, monitoring
 
 REGISTRY = json.loads(Path(__file__).with_name("registry-debug-vars.json").read_text())
-"""What a registry 3 answered: an endpoint that delivers, and one that nobody hears."""
+"""What a registry 3 answered: an endpoint that delivers, and one whose receiver is away."""
 
 SECRET = "s3cr3t"
 

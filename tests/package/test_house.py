@@ -18,8 +18,8 @@ pytestmark = pytest.mark.once
 PACKAGE = Path(fastsinks.__file__).parent
 SOURCES = Path(__file__).resolve().parents[2] / "src_c" / "fastsinks" / "_core"
 
-# From the cellar to the roof; what stands on a floor may import from there and from below. A
-# folder stands below its door.
+# From the bottom to the top. A module may import from its own floor and from those below. A
+# folder is on the floor below its door.
 FLOORS = (
     ("_core",),
     ("_http",),

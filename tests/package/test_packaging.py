@@ -220,7 +220,7 @@ def test_unknown_backend_is_a_loud_error(fresh: Installed) -> None:
 
 
 def test_header_is_clean_by_itself(tmp_path: Path) -> None:
-    """sync.h is C of ours: no warning in it, whatever generated code may need."""
+    """sync.h is written by hand: it has no warnings, whatever generated code has."""
     unit = tmp_path / "unit.c"
     unit.write_text('#include <Python.h>\n#include "sync.h"\n')
     compiler = (sysconfig.get_config_var("CC") or "cc").split()
@@ -296,7 +296,7 @@ def test_rebuild_after_edit_of_header(project: Path) -> None:
 
 
 def test_rebuild_after_edit_of_pxd(project: Path) -> None:
-    """Changes an object's layout under the feet of a module that is not edited."""
+    """It changes the layout of an object that a module uses which is not edited."""
     before = value(project)
     edit(project / "src_c/fastsinks/_core/base.pxd", "int field", "long long field")
     build_toy(project)

@@ -58,7 +58,7 @@ def test_the_childs_queues_need_their_own_threads_only():
 
 
 def test_what_threads_of_the_parent_were_counting():
-    """They are not in the child, and what they held at the fork is nobody's there."""
+    """They are not in the child, where the locks that they held at the fork are free."""
     out = check_program("forks", "what_threads_of_the_parent_were_counting")
     assert out == "parent\n"
 
@@ -75,7 +75,7 @@ def test_what_a_channel_holds_stays_with_the_parent():
 
 
 def test_a_thread_of_the_childs_is_not_taken_for_one_of_the_parents():
-    """Which was in the middle of a write, and may have had the same identity."""
+    """A thread of the parent's was in the middle of a write, and may have had the same identity."""
     out = check_program("forks", "a_thread_of_the_childs_is_not_taken_for_one_of_the_parents")
     assert out == "child\nchild\n"
 

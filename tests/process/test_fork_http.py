@@ -1,4 +1,4 @@
-"""Fork: a child has connections of its own, whoever forked, and whatever was under way."""
+"""Fork: a child has connections of its own, however it was forked, and whatever was in flight."""
 
 from __future__ import annotations
 

@@ -37,4 +37,4 @@ def test_forks_under_load(request: pytest.FixtureRequest) -> None:
                 processes[request.connection].add(process)
             assert by_parent == parents
             assert by_children == children
-            assert all(len(users) == 1 for users in processes.values())  # nobody shares one
+            assert all(len(users) == 1 for users in processes.values())  # none is shared

@@ -19,7 +19,7 @@ def test_a_lock_that_was_held_is_free_in_a_child():
 
 
 def test_a_childs_threads_agree_on_one():
-    """None of them goes on with what another has replaced."""
+    """None of them uses an object that another thread has replaced."""
     check_program("per_process", "a_childs_threads_agree_on_one")
 
 

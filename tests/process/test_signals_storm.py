@@ -92,7 +92,7 @@ class Storm:
 
 @pytest.fixture
 def storm(monkeypatch):
-    # A handler of logging's that is struck may keep its lock: nobody else gets any further then.
+    # A log handler that is struck may keep its lock, and then every other thread waits for it.
     monkeypatch.setattr(logging.getLogger("fastsinks"), "disabled", True)
     with Storm() as storm:
         yield storm
@@ -332,7 +332,7 @@ class TestOthers:
 class TestHTTPSink:
     """A request that was struck has been received once or not at all; the next one is served."""
 
-    # Struck before anybody knows of it, a new connection is left to the collector.
+    # Struck before it is recorded anywhere, a new connection is left to the collector.
     @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
     @pytest.mark.parametrize("rivals", [0, 2])

@@ -160,7 +160,7 @@ def test_no_more_than_max_workers():
     gate = Gate()
     dispatcher = Dispatcher(max_workers=3)
     queues = [Queue(Recorder(gate), dispatcher=dispatcher) for _ in range(30)]
-    most = 0  # of those that threading knows: who starts a worker from a bare thread is none
+    most = 0  # of those that threading knows, which a bare thread is not that starts a worker
     for queue in queues:
         queue.write("stuck")
         most = max(most, threading.active_count())
@@ -187,7 +187,7 @@ def start_no_more():
 
 @alone
 def test_who_waits_does_not_help_where_workers_are_blocked():
-    """It would be blocked, too, beyond its own deadline."""
+    """The waiting thread would be blocked, too, beyond its own deadline."""
     gates = [Gate(), Gate(), Gate()]
     dispatcher = Dispatcher()
     queues = [Queue(Recorder(gate), dispatcher=dispatcher) for gate in gates]

@@ -1,7 +1,7 @@
 """Each kind of thing that the core does, as often as one likes, and what it leaves behind.
 
-    python tests/programs/operations.py KIND COUNT   does one kind and prints what has grown since a
-                                            tenth of it was done
+    python tests/programs/operations.py KIND COUNT   does one kind and prints what has grown since
+                                                     a tenth of it was done
     python tests/programs/operations.py all COUNT    does every kind; for a checker of memory
 
 All of them hand on the same event and write to the same sinks, so that a reference too many
@@ -122,7 +122,7 @@ def new_queue() -> None:
 
 
 def forgotten_queue() -> None:
-    """Nobody closes it: an idle one goes with its last reference."""
+    """It is not closed: an idle queue goes with its last reference."""
     fastsinks.Queue(SINK, batch_size=2)
 
 
@@ -259,7 +259,7 @@ def counted() -> Kind:
 
 
 def posted() -> Kind:
-    """To nobody: a refused connection is an attempt like another."""
+    """No receiver listens: a refused connection is an attempt like another."""
     sink = fastsinks.HTTPSink("http://127.0.0.1:9/", timeout=1.0)
     return each_time(lambda: sink.write({"id": "1"}), fastsinks.DeliveryError, OSError)
 

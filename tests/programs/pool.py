@@ -1,4 +1,4 @@
-"""A queue of a process and of the workers of its pool."""
+"""A process and the workers of its pool each write to a queue, inherited or their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints of a process and of the workers of its pool."""
+"""A process and the workers of its pool have endpoints."""
 
 from __future__ import annotations
 

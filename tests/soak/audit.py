@@ -1,7 +1,7 @@
 """The books: what was written against what arrived, was buried, or came back.
 
-Knows nothing of how it came about, only numbers and ids. An id is ``writer:number``; numbers of
-a writer count up in the order in which it wrote.
+It knows only numbers and ids, and nothing of the faults. An id is ``writer:number``; the numbers
+of a writer count up in the order in which it wrote.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ CHILD_EVENTS = 30
 
 
 class Morgue:
-    """A dead letter that keeps the ids on disk, where memory that grows is nobody's leak.
+    """A dead letter that keeps the ids on disk, so that the memory of the process does not grow.
 
     Without a lock, for a child may write to it, too: a line is written in one piece.
     """
@@ -213,7 +213,7 @@ class Line:
                 else:
                     endpoint.write_many(events)
             except SinkClosedError:
-                # Its successor is there already, or else somebody closed the wrong endpoint.
+                # Its successor is there already, or else the wrong endpoint was closed.
                 assert self.endpoint is not endpoint, f"{endpoint} is closed"
                 continue
             except QueueFullError:

@@ -1,4 +1,4 @@
-"""What the seed decides: who is hit when, and by what."""
+"""What the seed decides: which faults come, when, and at which receivers and lines."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Run:
         time.sleep(max(0.0, self._began + self._seconds - time.monotonic()))
         stop.set()
         for victim in self._victims.values():
-            victim.calm()  # those who wait for room have to get it
+            victim.calm()  # writers that wait for room have to get it
         for writer in writers:
             writer.result(PATIENCE)
 

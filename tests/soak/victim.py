@@ -1,4 +1,4 @@
-"""A receiver's process, seen from who torments it."""
+"""A receiver's process, as the run that torments it sees it."""
 
 from __future__ import annotations
 

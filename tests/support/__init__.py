@@ -41,7 +41,7 @@ BAD_SECONDS = [
     ("1", TypeError),
     ([1], TypeError),
 ]
-"""What no timeout and no other duration may be, with the error that says so."""
+"""Values that are not valid as a timeout or another duration, each with its error."""
 
 BAD_SIZES = [
     (-1, ValueError),
@@ -50,7 +50,7 @@ BAD_SIZES = [
     (1.5, TypeError),
     ("1", TypeError),
 ]
-"""What no number of events may be."""
+"""Values that are not valid as a number of events."""
 
 DROPPING = ["drop_newest", "drop_oldest"]
 """The policies of a full queue by which an event is accepted and dropped."""
@@ -84,7 +84,7 @@ def identical(left: Iterable[Any], right: Iterable[Any]) -> bool:
 
 
 def os_threads() -> int:
-    """Threads of this process as the system counts them, whoever started them."""
+    """Threads of this process as the system counts them, whatever code started them."""
     try:
         return len(os.listdir("/proc/self/task"))
     except FileNotFoundError:
@@ -188,7 +188,7 @@ def together(*functions: Callable[[], Any]) -> list[Any]:
 
 
 class Gate:
-    """A door to put into a sink: whoever comes waits until it is opened."""
+    """A hook for a sink: its callers wait until the gate is opened."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()

@@ -20,7 +20,7 @@ from fastsinks import Endpoint, EndpointMetrics, monitoring
 from support import DEADLINE
 
 NOWHERE = "http://127.0.0.1:9/events"
-"""Where nobody listens."""
+"""A URL at which no receiver listens."""
 
 NAMES = {
     "quotes": "a \"quoted\" 'name' with \\backslashes\\ and \\n",
@@ -34,7 +34,7 @@ NAMES = {
     "unicode": "été 事件 🎉",
     "braces": '{type="Events"} 5\n# EOF',
 }
-"""Names that somebody might give to an endpoint."""
+"""Names that a user might give to an endpoint."""
 
 
 @pytest.fixture(name="registry")

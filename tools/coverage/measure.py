@@ -3,8 +3,8 @@
     python tools/coverage/measure.py [pytest's arguments]
 
 The core is built with gcov's counters in build/coverage, where the suite then runs with both
-backends; coverage.py follows the programs that it starts. A test that fails there fails this,
-and so does a suite that is not over at its deadline.
+backends; coverage.py follows the programs that it starts. It fails if a test fails, or if the
+suite is not over at its deadline.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from collections import defaultdict
 from pathlib import Path
 
 FLOORS = {"Python": 96.0, "compiled core": 91.0}
-"""Per cent of lines. Raise them with what is measured; they are not to go down."""
+"""Per cent of lines. Raise them as coverage rises; they must not go down."""
 
 DEADLINE = 1200.0
-"""Seconds that both suites have together. They take half of that on two cores."""
+"""Seconds for both suites together, which take half of that on two cores."""
 
 GRACE = 5.0
-"""Seconds for a suite that is ended to write down where it stood."""
+"""Seconds for a suite that is stopped to log where its threads are."""
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -43,10 +43,10 @@ WITHOUT = {
     "process/test_signals.py": "has timers that ring again before a traced handler returns",
     "process/test_signals_storm.py": "strikes at any moment, and so in coverage.py itself",
 }
-"""What cannot run under measurement, and why. The marks leave out what is slow or punctual."""
+"""Tests that cannot be measured, and why. TIER leaves out slow and punctual ones by their marks."""
 
 TAIL = 100
-"""Lines of a log to show where something is wrong."""
+"""Lines of a log that are shown after a failure."""
 
 
 def build() -> None:
@@ -100,7 +100,7 @@ def run_suites(arguments: list[str]) -> bool:
                 status = process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 wrong[backend] = f"was not over after {DEADLINE:g} s"
-                process.send_signal(signal.SIGABRT)  # has pytest log where each thread stands
+                process.send_signal(signal.SIGABRT)  # makes pytest log where each thread is
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE)
             else:
@@ -108,7 +108,7 @@ def run_suites(arguments: list[str]) -> bool:
                     wrong[backend] = f"failed with status {status}"
     finally:
         for process in running.values():
-            # Also what a test has left behind.
+            # The whole group: a test may have left programs running.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -122,7 +122,7 @@ def run_suites(arguments: list[str]) -> bool:
 
 
 def of_python() -> dict[str, tuple[int, int]]:
-    """Lines that ran and lines, of each file."""
+    """Of each file, how many lines ran and how many it has."""
     run = [sys.executable, "-P", "-m", "coverage"]
     options = [f"--rcfile={HERE / 'config.toml'}", "--quiet"]
     report = BUILD / "python.json"
@@ -132,7 +132,7 @@ def of_python() -> dict[str, tuple[int, int]]:
         "PYTHONPATH": str(LIBRARY),
     }
     for words in (["combine"], ["json", "-o", str(report)]):
-        # In the root, whose files are those that the others are copies of.
+        # In the root: the measured files are copies of those here.
         subprocess.run([*run, *words, *options], cwd=ROOT, env=files, check=True)
     return {
         name: (file["summary"]["covered_lines"], file["summary"]["num_statements"])
@@ -141,7 +141,7 @@ def of_python() -> dict[str, tuple[int, int]]:
 
 
 def of_the_core() -> dict[str, tuple[int, int]]:
-    """The same of the sources that are compiled; a line counts once, however much C it becomes."""
+    """The same for the compiled sources; a line counts once, however much C it becomes."""
     counts: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
     for data in BUILD.rglob("*.gcda"):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Lets fastsinks be imported where msgspec is not to be had; nothing of it can be used.
+"""A stand-in, with which fastsinks can be imported where there is no msgspec. It does nothing.
 
 msgspec does not compile for a free-threaded Python before 3.14.
 """
