@@ -12,7 +12,7 @@ from typing import Any
 from .._core import log
 from .errors import CloseTimeoutError
 
-#: Seconds for queues that nobody closed; the variable is for tests only.
+#: Seconds that open queues have at exit; the variable is for tests only.
 EXIT_TIMEOUT = float(os.environ.get("FASTSINKS_EXIT_TIMEOUT", "5"))
 
 LAST = -100  #: after multiprocessing's other finalisers, which may still write events

@@ -36,9 +36,9 @@ E = TypeVar("E", bound=Listed)
 class Registry(Generic[E]):
     """Endpoints from their construction until they are closed, in that order.
 
-    It holds strong references: an endpoint that nobody else holds any more still has events to
-    deliver. Any thread may call it. Its dict is touched by single operations only, which are
-    atomic, so that there is no lock for a fork to find held.
+    It holds strong references: an endpoint without any other reference may still have events to
+    deliver. Any thread may call it. Each use of its dict is a single operation, which is atomic,
+    so that there is no lock that a fork could leave held.
     """
 
     def __init__(self) -> None:

@@ -95,9 +95,9 @@ class Transport:
     def post(self, exchange: Exchange, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Send one request and read its answer.
 
-        A kept connection that the receiver was closing just then is replaced once:
-        it ended in order and without a byte of an answer. A reset is no such case (over
-        TLS Python cannot tell it), nor anything on a new connection. Raises whatever
+        A kept connection is replaced once if the receiver was just closing it: if it ended
+        in order and without a byte of an answer. A reset does not count (over TLS, Python
+        does not report one), and nor does any failure of a new connection. Raises what
         urllib3 and sockets raise.
         """
         try:

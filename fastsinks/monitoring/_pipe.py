@@ -54,7 +54,7 @@ class Pipe:
 
 
 def ask_others(folder: str, patience: float) -> list[int]:
-    """Ask the other processes for fresh numbers, wait for them, and tell which pids are dead.
+    """Ask the other processes for fresh numbers, and wait for them. Returns the pids of dead ones.
 
     Waits for ``patience`` seconds at most; a process that is stopped or very busy is
     not waited for any longer.
