@@ -97,7 +97,7 @@ class Transport:
 
         A kept connection is replaced once if the receiver was just closing it: if it ended
         in order and without a byte of an answer. A reset does not count (over TLS, Python
-        does not report one), and nor does any failure of a new connection. Raises what
+        cannot recognise one), and nor does any failure of a new connection. Raises what
         urllib3 and sockets raise.
         """
         try:
