@@ -97,7 +97,7 @@ class CloudEventsEncoder:
 
     An event becomes the ``data`` of a CloudEvent with the given ``source`` and ``type``,
     the latter a string or a function of the event. A registry event brings its own ``id``,
-    ``time`` and a ``subject`` (its repository, with the tag or else the digest); its type is
+    ``time`` and a ``subject`` (its repository, with the tag or else the digest). Its type is
     ``registry.`` and its action unless ``type`` says otherwise. Any other event gets a random
     ``id`` when it is encoded; sinks keep a body for retries, so a retry of the same
     request keeps the id. ``bytes`` are sent as ``data_base64``. ``attributes``, a function of

@@ -45,12 +45,12 @@ class Endpoint(Sink):
     it waits only if ``maxsize`` bounds the queue and ``when_full="block"``. A worker posts
     what is pending in blocks and retries by ``strategy``, by default
     ``Breaker(threshold, backoff)``, which never gives up. What one request carries is small at
-    first, grows while requests succeed and halves when they fail; it is never more than
+    first, grows while requests succeed and halves when they fail. It is never more than
     ``batch_size`` events, nor a body of more than ``batch_bytes`` unless it is a single
     event's. With an encoder that takes no blocks, each event has a request of its own.
 
     With ``concurrency`` above one, that many requests may be in flight at a time, each for a
-    block that is retried by itself: then order is kept within a request only. A back-off is for
+    block that is retried by itself. Then order is kept within a request only. A back-off is for
     all of them, and after it one request goes first. ``timeout``, ``backoff``, ``linger``,
     ``close_timeout`` and ``retry_after_max`` are in seconds; HTTPSink explains the last one and
     ``allow``. Dropped events and those left at a close go to ``dead_letter``, which is not closed.
@@ -213,7 +213,8 @@ class Endpoint(Sink):
 
     @property
     def in_flight(self) -> int:
-        """HTTP requests that this process has begun and not ended, at most ``concurrency``."""
+        """Exchanges (requests with their redirects) in flight in this process, at most
+        ``concurrency``."""
         return self._http.in_flight
 
     @property
@@ -276,9 +277,9 @@ class Endpoint(Sink):
 
         ``timeout`` seconds (``None``: ``close_timeout``) bound all of it: then a request or
         back-off in progress is interrupted, what is left goes to the dead letter, and
-        CloseTimeoutError lists it. Idempotent; every caller waits, but for one inside the
-        endpoint's own delivery (a dead letter, a strategy): there it returns when events are
-        refused, delivery goes on, and what is left at the deadline is logged.
+        CloseTimeoutError lists it. Idempotent; every caller waits, except inside the endpoint's
+        own delivery (a dead letter, a strategy). There ``close`` returns once events are
+        refused. Delivery goes on, and what is left at the deadline is logged.
         """
         try:
             self._head.close(self._close_timeout if timeout is None else timeout)

@@ -43,15 +43,15 @@ class HTTPSink(Sink):
     redirects included. Credentials in the URL become an ``Authorization``
     header and are shown nowhere. Proxies of the environment are not used.
 
-    ``headers`` maps names to a string or a list of strings and overrides the sink's own
-    headers, whose case does not matter; ``encoder`` is an object with ``media_type`` and
-    ``encode(events) -> bytes``; ``signer`` is called with each body before it is sent, and
-    with the payload's id if it takes two arguments, and returns headers to add. Neither these
-    nor ``headers`` are sent to another origin. An event must not be changed once it is written:
+    ``headers`` maps names to a string or a list of strings. They override the sink's own
+    headers, whose case does not matter. ``encoder`` is an object with ``media_type`` and
+    ``encode(events) -> bytes``. ``signer`` returns headers to add: it is called with each body
+    before it is sent, and with the payload's id if it takes two arguments. Neither these nor
+    ``headers`` are sent to another origin. An event must not be changed once it is written:
     a repeated write of the same objects sends the same bytes. What a receiver asks for by
     ``Retry-After`` (on 429 and 503) is cut to ``retry_after_max`` seconds. ``allow`` is called
     with each address, an ``ipaddress`` object, before the sink connects to it, redirects
-    included; ``is_public`` is one. An address that it refuses is a permanent DeliveryError.
+    included; use ``is_public``, say. An address that it refuses is a permanent DeliveryError.
 
     A listener has ``success(status, event)``, ``failure(status, event)`` and
     ``error(exc, event)``; one of them is called for each event of each attempt, on

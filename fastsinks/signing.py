@@ -1,8 +1,8 @@
 """Signers: headers by which a receiver can tell who sent a body.
 
 A signer is any callable that takes a body and returns headers. One with a second positional
-parameter is given the payload's id, too: a string that is the same for every attempt at
-the same events in the same request, and different for every other payload.
+parameter is given the payload's id, too. That string is the same for every attempt at the
+same events in the same request, and different for every other payload.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class StandardWebhooksSigner:
 
     A secret is ``whsec_`` and base64, as receivers show it (the prefix may be missing), or
     the key itself as ``bytes``. With several secrets each body is signed with every one, so
-    that receivers may change over in their own time: put the new one first, and take the old
+    that receivers may change over in their own time. Put the new one first, and take the old
     one out when all have changed. ``webhook-id`` is the payload's id, the same for every
     attempt. Stateless; any thread may call it. Its secrets are never shown.
     """

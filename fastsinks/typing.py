@@ -1,9 +1,9 @@
 """The shapes of what users hand in: for type checkers, and for readers who implement one.
 
-None of these needs to be inherited: an object that has the methods will do. An object of the
-user's may be called by any thread, and what it raises harms neither an event that has its
-outcome nor other objects; each class here says what becomes of it. None is called under
-a lock: all of them may call back into any sink.
+None of these needs to be inherited: an object that has the methods will do. Any thread may call
+it. What it raises harms neither an event that has its outcome nor other objects; each class here
+says what becomes of the exception. None is called under a lock: all of them may call back into
+any sink.
 """
 
 from __future__ import annotations

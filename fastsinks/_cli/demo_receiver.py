@@ -5,9 +5,9 @@ A program of its own that needs only the standard library::
     python demo_receiver.py --journal FILE [--port N] [--delay SECONDS] [--faults SHARE] [--seed N]
 
 It prints ``ready PORT``, then answers POSTs until its standard input ends, so that
-it cannot outlive the process that started it. The id of each event is in the
-journal before the request is answered: what the journal holds after any crash
-is what the receiver got, and an answered event is always in it.
+it cannot outlive the process that started it. The id of each event is written to the
+journal before the request is answered. So after a crash, too, the journal holds what
+the receiver got, and every event that was answered.
 """
 
 from __future__ import annotations

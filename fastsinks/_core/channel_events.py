@@ -10,9 +10,9 @@ from .errors import SinkClosedError
 class ChannelEvents:
     """An asynchronous iterator over a channel's events.
 
-    An event is taken from the channel by the coroutine itself, on its loop's
-    thread, never by a helper thread on its behalf: a cancelled ``anext`` has
-    therefore taken nothing and loses nothing. Other threads only notify the loop.
+    The coroutine itself takes an event from the channel, on its loop's thread; no helper
+    thread does it on its behalf. So a cancelled ``anext`` has taken nothing, and loses
+    nothing. Other threads only notify the loop.
     """
 
     def __init__(self, channel: Any) -> None:

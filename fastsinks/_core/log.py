@@ -1,8 +1,8 @@
 """What fastsinks logs: the sink and the kind of event, never the event's contents.
 
 This module alone touches the logger. A handler is user code: it may raise, block or call
-back into a sink, so nothing is logged under a lock, and what a handler raises is swallowed,
-but for Ctrl-C.
+back into a sink. So nothing is logged under a lock, and what a handler raises is swallowed,
+except for Ctrl-C.
 """
 
 from __future__ import annotations

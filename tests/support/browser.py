@@ -115,7 +115,7 @@ class Browser:
         return [entry["message"] for entry in entries]
 
     def requests(self) -> list[str]:
-        """The addresses that the window has asked for since the last call."""
+        """The URLs that the window has requested since the last call."""
         found = []
         for entry in self._ask("POST", "/se/log", {"type": "performance"}):
             message = json.loads(entry["message"])["message"]

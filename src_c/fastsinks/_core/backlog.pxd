@@ -50,8 +50,8 @@ cdef inline size_t chunk_bytes(Py_ssize_t size) noexcept nogil:
 
 
 cdef inline Chunk *new_chunk(Py_ssize_t size) noexcept nogil:
-    """NULL without memory. A large chunk has pages of its own, which go back to the system
-    when it is freed: the allocator would keep all memory below a block that is in use."""
+    """NULL without memory. A large chunk has pages of its own, which go back to the system when
+    it is freed. The allocator would keep all memory below a block that is in use."""
     cdef Chunk *chunk
     if size > LARGE:
         chunk = <Chunk *>mmap(

@@ -301,8 +301,8 @@ static inline int fs_wait(fs_lock *lock, fs_condition *condition, unsigned int s
 /* Where one idle worker stands by until it is woken. Spots form a stack: the worker whose caches
  * are warm goes first, and those below have time to leave. Each spot has a lock to sleep on, which
  * is held except for the moment of a wake-up. With a pthread condition instead, a worker would take
- * a contended mutex as it wakes, and need a system call to release it: 2 of the 18 us of a
- * hand-over. Guarded by a leaf lock. */
+ * a contended mutex as it wakes, and need a system call to release it. That costs 2 of the 18 us
+ * of a hand-over. Guarded by a leaf lock. */
 typedef struct fs_spot {
     PyThread_type_lock lock;
     struct fs_spot *above;
