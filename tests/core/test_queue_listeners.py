@@ -15,6 +15,7 @@ from support import (
     Token,
     Waits,
     eventually,
+    interrupt_at,
     ledger,
     together,
 )
@@ -22,6 +23,7 @@ from support import (
 from fastsinks import (
     Breaker,
     CloseTimeoutError,
+    Dispatcher,
     NullSink,
     Queue,
     QueueFullError,
@@ -396,6 +398,32 @@ class TestReentrancy:
         queue.close()
         assert calls
         eventually(lambda: dst.count == 300 * 3 + len(calls))
+
+    @pytest.mark.parametrize("maxsize", [0, 2])
+    def test_a_handler_may_write_at_any_moment(self, maxsize):
+        """A signal's handler, or the collector's callback, between any two calls of ours."""
+        moment, interrupted = 0, True
+        while interrupted:
+            queue = Queue(
+                NullSink(), maxsize=maxsize, when_full="drop_oldest", dispatcher=Dispatcher()
+            )
+            handled = []
+
+            def handle(queue=queue, handled=handled):
+                queue.write("from the handler")
+                handled.append(ledger(queue))
+
+            def write(queue=queue):
+                queue.write("one")
+                queue.write_many(["two"])
+                ledger(queue)
+
+            interrupted = interrupt_at(moment, write, handle)
+            assert queue.flush(DEADLINE)
+            assert ledger(queue).accepted == 2 + len(handled)
+            queue.close()
+            moment += 1
+        assert handled == []
 
     def test_the_collector_may_run_finalisers_that_use_the_queue(self):
         """With a collection at every allocation, one under a lock would deadlock."""

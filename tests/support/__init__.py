@@ -511,6 +511,28 @@ def strike_at(number: int, call: Callable[[], object]) -> bool:
     return left < 0
 
 
+def interrupt_at(number: int, call: Callable[[], object], handler: Callable[[], object]) -> bool:
+    """Run a handler within a call, at the so many-th moment at which Python would run one.
+
+    That is when a function begins, or has returned. False if there are fewer.
+    """
+    left = number
+
+    def look(frame: Any, what: str, function: Any) -> None:
+        nonlocal left
+        left -= what in ("call", "c_return")
+        if left < 0:
+            sys.setprofile(None)
+            handler()
+
+    try:
+        sys.setprofile(look)
+        call()
+    finally:
+        sys.setprofile(None)
+    return left < 0
+
+
 class LateError(AssertionError):
     """Something took longer than it may: a defect, or the machine had something else to do."""
 

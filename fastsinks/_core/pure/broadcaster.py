@@ -133,9 +133,10 @@ class Broadcaster(Sink, Locked):
         return fatal
 
     def _refused(self, sink: Any, block: tuple[Any, ...], error: BaseException) -> None:
+        n = len(block)
         with self._lock:
-            self._dropped += len(block)
-        self._refusals.refused(sink, block[0], error, len(block))
+            self._dropped += n
+        self._refusals.refused(sink, block[0], error, n)
         if not self._has(sink):  # removed meanwhile
             self._refusals.forget(sink)
 

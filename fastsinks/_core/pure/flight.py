@@ -296,6 +296,7 @@ class Carrier(Driver, Locked):
     def _finish(self, flight: Flight, block: Block, delivered: int, reason: str = "") -> None:
         """Account for a block, unless a closer has or will; then tell all who are to know."""
         dropped = block.events[delivered:]
+        n = len(dropped)
         with self._lock:
             if flight.block is not block:
                 return
@@ -306,7 +307,7 @@ class Carrier(Driver, Locked):
             if self._measures:
                 self._latency.measure(block.since)
             self._delivered += delivered
-            self._dropped += len(dropped)
+            self._dropped += n
             self._tried(flight, False)  # if it still is the probe, its events were dropped
             self._changed.notify_all()
         try:

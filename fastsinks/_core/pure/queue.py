@@ -34,7 +34,9 @@ class Queue(Carrier):
     def stats(self) -> QueueStats:
         """``(accepted, delivered, dropped, pending)``, which always adds up."""
         with self._lock:
-            return QueueStats(self._accepted, self._delivered, self._dropped, len(self))
+            # No call in between: a signal's handler, which may write, runs after calls.
+            accepted, delivered, dropped = self._accepted, self._delivered, self._dropped
+        return QueueStats(accepted, delivered, dropped, accepted - delivered - dropped)
 
     def latencies(self) -> tuple[tuple[int, ...], float]:
         """How many events took how long, by LATENCY_BOUNDS, and the seconds of all together.
@@ -103,8 +105,9 @@ class Queue(Carrier):
                 evicted.extend(self._backlog.popleft()[0] for _ in range(over))
             else:
                 refused.extend(events)
-        self._accepted += len(events)  # holds their place while ingress() runs
-        self._dropped += len(evicted) + len(refused)
+        n, dropped = len(events), len(evicted) + len(refused)  # no call while adding: see stats()
+        self._accepted += n  # holds their place while ingress() runs
+        self._dropped += dropped
         if not (self._listeners or refused):
             self._append(events)
         return True
@@ -120,12 +123,12 @@ class Queue(Carrier):
 
     def _append(self, events: tuple[Any, ...]) -> None:
         """Append what has been admitted."""
-        now = monotonic()
+        n, now = len(events), monotonic()
         with self._lock:
             if self._closing.abandoned:
                 raise wording.closed_meanwhile(self._name)
             self._backlog += [(event, now) for event in events]
-            self._appended += len(events)
+            self._appended += n
             self._make_ready()
 
     def _withdraw(self, n: int) -> None:
@@ -228,8 +231,9 @@ class Queue(Carrier):
             for flight in self._flights:
                 flight.block = None
             left += [event for event, _ in waiting]
-            self._delivered += len(passed)
-            self._dropped += len(left)
+            done, n = len(passed), len(left)
+            self._delivered += done
+            self._dropped += n
             late, closing.finished = not closing.finished, True
             error = closing.take_error()
             self._changed.notify_all()

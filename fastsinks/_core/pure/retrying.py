@@ -180,8 +180,9 @@ class RetryingSink(Wrapper):
             self._log.drops(piece[0], error)
             callbacks.bury(self._dead_letter, piece)
             return
+        n = len(piece)
         with self._lock:
-            self._retries += len(piece)
+            self._retries += n
         self._log.retries(piece[0], error)
         callbacks.tell_all(self._listeners, "retry", piece, error)
 
