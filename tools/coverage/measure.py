@@ -3,8 +3,8 @@
     python tools/coverage/measure.py [pytest's arguments]
 
 The core is built with gcov's counters in build/coverage, where the suite then runs with both
-backends; coverage.py follows the programs that it starts. It fails if a test fails, or if the
-suite is not over at its deadline.
+backends; coverage.py follows the programs that it starts. It fails if the suite is not over at
+its deadline, or if a test fails, and fails again at full speed.
 """
 
 from __future__ import annotations
@@ -66,22 +66,40 @@ def build() -> None:
     shutil.copy(HERE / "unlocked.py", LIBRARY)
 
 
+def environment(backend: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "FASTSINKS_BACKEND": backend,
+        "PYTHONPATH": str(LIBRARY),
+        "COVERAGE_FILE": str(BUILD / ".coverage"),
+    }
+
+
+def passes_at_full_speed(backend: str) -> bool:
+    """Whether the tests that have just failed do not fail again, when they are not traced."""
+    command = ["-P", "-m", "pytest", "-q", "-o", f"cache_dir={BUILD / backend}", "--last-failed"]
+    again = subprocess.run(
+        [sys.executable, *command, str(ROOT / "tests")],
+        cwd=BUILD,
+        env=environment(backend),
+        stdin=subprocess.DEVNULL,
+        timeout=DEADLINE,
+        check=False,
+    )
+    return again.returncode == 0
+
+
 def start(backend: str, arguments: list[str]) -> subprocess.Popen[bytes]:
     once = "" if backend == "c" else " and not once"
     return subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "coverage", "run", f"--rcfile={HERE / 'config.toml'}"),
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", TIER + once),
+            *("-m", "pytest", "-q", "-o", f"cache_dir={BUILD / backend}", "-m", TIER + once),
             *(f"--ignore={ROOT / 'tests' / path}" for path in WITHOUT),
             *(str(ROOT / "tests"), *arguments),
         ],
         cwd=BUILD,  # not in the root, where `fastsinks` would be the one built in place
-        env={
-            **os.environ,
-            "FASTSINKS_BACKEND": backend,
-            "PYTHONPATH": str(LIBRARY),
-            "COVERAGE_FILE": str(BUILD / ".coverage"),
-        },
+        env=environment(backend),
         stdin=subprocess.DEVNULL,
         stdout=(BUILD / f"{backend}.log").open("wb"),
         stderr=subprocess.STDOUT,
@@ -94,6 +112,7 @@ def run_suites(arguments: list[str]) -> bool:
     deadline = time.monotonic() + DEADLINE
     running = {backend: start(backend, arguments) for backend in ("c", "python")}
     wrong: dict[str, str] = {}
+    failed: set[str] = set()
     try:
         for backend, process in running.items():
             try:
@@ -104,8 +123,10 @@ def run_suites(arguments: list[str]) -> bool:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE)
             else:
-                if status:
-                    wrong[backend] = f"failed with status {status}"
+                if status == 1:
+                    failed.add(backend)
+                elif status:
+                    wrong[backend] = f"ended with status {status}"
     finally:
         for process in running.values():
             # The whole group: a test may have left programs running.
@@ -116,6 +137,10 @@ def run_suites(arguments: list[str]) -> bool:
         lines = (BUILD / f"{backend}.log").read_text(errors="replace").splitlines()
         if backend in wrong:
             print(f"--- backend {backend}: its suite {wrong[backend]}", *lines[-TAIL:], sep="\n")
+        elif backend in failed:
+            print(f"--- backend {backend}: tests failed", *lines[-TAIL:], sep="\n", flush=True)
+            if not passes_at_full_speed(backend):
+                wrong[backend] = "failed twice"
         else:
             print(f"{backend:6} {lines[-1]}")
     return not wrong
